@@ -1,0 +1,106 @@
+// Constants and plain types shared by every layer. No function bodies: the ISA folders include this header, and an
+// inline function compiled in two of them would be one symbol with two instruction sets (D3, D4).
+#pragma once
+
+#include <cstdint>
+
+namespace quintil {
+
+constexpr int64_t kTile = 32;         // default run of products that share one accumulator [HDQT H3]
+constexpr int64_t kPanel = 32;        // columns of one packed panel of B
+constexpr int64_t kDepth = 4;         // products that one dot-product instruction adds into an int32 lane
+constexpr float kStepEpsilon = 1e-32f;  // added to every step before the division: a zero tensor gives codes 0
+constexpr float kStochasticCap = 1e8f;  // stochastic ranges stop here [HDQT H8]
+
+// Which operand a random draw belongs to: the last word of the Philox counter (N6).
+enum class Site : uint32_t {
+  kSingle = 0,           // the op `quantize` on its own
+  kForwardWeight = 1,    // fw
+  kForwardInput = 2,     // fa
+  kInputGradWeight = 3,  // b1w
+  kInputGradGrad = 4,    // b1g
+  kWeightGradInput = 5,  // b2a
+  kWeightGradGrad = 6,   // b2g
+};
+
+// What an accumulator of A bits does with a tile sum that does not fit.
+enum class Overflow : int32_t { kNone = 0, kSaturate = 1, kWrap = 2 };
+
+// max|x| as the bit pattern of the float without its sign (an integer maximum: order-free, and NaN > Inf > finite),
+// and whether any x < 0 (-0.0 is not).
+struct AbsMax {
+  uint32_t bits;
+  uint32_t negative;
+};
+
+// code = clamp(round(x / divisor), lo, hi), stored as the byte code + zero (zero = 0 stores it in two's complement).
+struct CodeGrid {
+  float divisor;  // step + kStepEpsilon
+  int32_t lo;
+  int32_t hi;
+  int32_t zero;
+};
+
+// The stream of random numbers of one operand. `bits` is 16, or 8 for the site b2a (N5).
+struct Draw {
+  uint32_t key_low;
+  uint32_t key_high;
+  uint32_t site;
+  int32_t bits;
+};
+
+// One product C = A B with the accumulator law applied tile by tile.
+//   a(m, k) = a[m * a_row + (k / 4) * a_k4 + k % 4], bytes holding code + zero
+//   b       = panels of 32 columns, [n / 32][k4][32][4] signed bytes
+//   start   = [n / 32][tiles][32], -zero * (sum of B over the tile): what each accumulator starts from
+// k counts padded: every tile is lengthened to a multiple of 4 with b = 0, where the byte of A does not matter.
+struct Gemm {
+  const uint8_t* a;
+  int64_t a_row;
+  int64_t a_k4;
+  const int8_t* b;
+  const int32_t* start;
+  int64_t m;
+  int64_t n;
+  int64_t k4;       // groups of 4 products in all
+  int64_t tile_k4;  // groups of 4 products in a tile; the last tile may be shorter
+  Overflow overflow;
+  int32_t limit;  // L = 2^(A-1)-1 with kSaturate
+  int32_t shift;  // 32 - A with kWrap
+  int32_t max_a;  // largest byte of A
+  int32_t max_b;  // largest |b|
+};
+
+// float(total) * scale[0] * scale[1] * scale[2] * inverse, each its own rounding (N9), then + bias[n] if there is one.
+struct Epilogue {
+  float scale[3];
+  float inverse;      // 1 / p of the undone transform; a power of two or 1
+  const float* bias;  // nullable
+};
+
+// The reference product over int32 operands of any stride: every accumulate mode, any code width.
+struct WideGemm {
+  const int32_t* a;
+  int64_t a_row, a_col;
+  const int32_t* b;
+  int64_t b_row, b_col;
+  int64_t m, n, k;
+  int64_t tile;     // 0: one tile
+  bool every_mac;   // the limit acts after each product, k ascending
+  Overflow overflow;
+  int32_t limit;
+  int32_t shift;
+};
+
+// A 2-d convolution of one channels-last image [height][width][channels].
+struct ConvShape {
+  int64_t height, width, channels;
+  int64_t kernel_h, kernel_w;
+  int64_t stride_h, stride_w;
+  int64_t pad_h, pad_w;
+  int64_t dilation_h, dilation_w;
+  int64_t out_h, out_w;
+  bool channels_last_taps;  // k runs over (kh, kw, c) [khwc], else over (c, kh, kw) [chw]
+};
+
+}  // namespace quintil

@@ -1,0 +1,256 @@
+// Integer products whose accumulators are limited tile by tile [HDQT H3], on vpmaddubsw. Packing is in pack.cpp.
+//
+// Instruction: vpmaddubsw multiplies u8 (A, the broadcast operand, a dword of four k) by s8 (one row of a packed panel, eight
+//   columns of four k) and adds neighbours into int16, silently saturating; so lanes of int16 sum a run of groups whose bound
+//   is proven, and vpmaddwd by ones adds the two lanes of a column into int32, where start, limit and total live.
+// Overflow: a group of four adds at most 2 max_a max_b to each lane, so a run has floor(32767 / (2 max_a max_b)) groups:
+//   156 for 15 x 7, which flushes a tile of 32 products once. Where that leaves fewer than 8 groups (8-bit codes), A is cut
+//   into nibbles, a = 16 h + l with h, l <= 15, and each half has its own lanes: 2 * 15 * 128 = 3840, 8 groups, a tile of 32.
+//   The int32 sums are exact by the bound of the op (N2). Without a limit all tiles are one.
+// Registers, 4 x 16 block: 8 sums of a run, 2 rows of B, the broadcast, products; totals stay in L1 and are touched once a
+//   tile. With nibbles 3 x 16: 12 sums.
+// Index map: panel[k4][32][4] holds b(4 k4 + i, j) at ((k4 * 32) + j) * 4 + i; a block reads one 64-byte half of each row.
+// Every loop over the accumulators is unrolled by pragma: GCC 12 keeps an array in registers only then.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+#include "csrc/kernels/avx2/kernels.h"
+
+namespace quintil::kernels::avx2 {
+
+namespace {
+
+constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel
+constexpr int64_t kColumns = 16;                  // columns of a block: half a panel
+constexpr int32_t kShortRun = 8;                  // groups; shorter runs than this cost more than nibbles do
+
+inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+
+// What one block reads: its rows of A, half a panel of B.
+struct Operands {
+  const uint8_t* a;
+  int64_t a_row, a_k4;
+  const int8_t* b;
+  const int32_t* start;  // [tiles][32]
+  int64_t k4, tile_k4, run_k4;
+  int32_t limit, shift;
+};
+
+// -1 in the first `count` of eight lanes.
+inline __m256i first_lanes(int64_t count) {
+  const int32_t n = static_cast<int32_t>(count < 0 ? 0 : count > 8 ? 8 : count);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline __m256 scaled(__m256i total, const Epilogue& e) {
+  __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_set1_ps(e.scale[0]));
+  value = _mm256_mul_ps(value, _mm256_set1_ps(e.scale[1]));
+  value = _mm256_mul_ps(value, _mm256_set1_ps(e.scale[2]));
+  return _mm256_mul_ps(value, _mm256_set1_ps(e.inverse));
+}
+
+// Where a block goes: int32 as it is, or float32 through the epilogue (N9), cut to the columns that exist. An absent bias is
+// -0.0, the one number whose sum with any x is x.
+struct IntegerSink {
+  int32_t* c;
+  int64_t ld;
+  bool whole;
+  __m256i mask[2];
+
+  void columns(int64_t first, int64_t count) {
+    c += first;
+    whole = count >= kColumns;
+    for (int j = 0; j < 2; ++j) mask[j] = first_lanes(count - 8 * j);
+  }
+  void put(int64_t row, int j, __m256i total) const {
+    int32_t* to = c + row * ld + 8 * j;
+    if (whole) return store(to, total);
+    _mm256_maskstore_epi32(to, mask[j], total);
+  }
+};
+
+struct FloatSink {
+  float* c;
+  int64_t ld;
+  Epilogue e;
+  bool whole;
+  __m256i mask[2];
+  __m256 bias[2];
+
+  void columns(int64_t first, int64_t count) {
+    c += first;
+    whole = count >= kColumns;
+    for (int j = 0; j < 2; ++j) {
+      mask[j] = first_lanes(count - 8 * j);
+      bias[j] = e.bias == nullptr ? _mm256_set1_ps(-0.0f) : _mm256_maskload_ps(e.bias + first + 8 * j, mask[j]);
+    }
+  }
+  void put(int64_t row, int j, __m256i total) const {
+    const __m256 value = _mm256_add_ps(scaled(total, e), bias[j]);
+    float* to = c + row * ld + 8 * j;
+    if (whole) return _mm256_storeu_ps(to, value);
+    _mm256_maskstore_ps(to, mask[j], value);
+  }
+};
+
+inline __m256i broadcast4(const uint8_t* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return _mm256_set1_epi32(word);
+}
+
+template <Overflow kOverflow>
+inline __m256i limited(__m256i sum, const Operands& o) {
+  if constexpr (kOverflow == Overflow::kSaturate) {
+    sum = _mm256_min_epi32(sum, _mm256_set1_epi32(o.limit));
+    return _mm256_max_epi32(sum, _mm256_set1_epi32(-o.limit));
+  } else if constexpr (kOverflow == Overflow::kWrap) {
+    const __m128i count = _mm_cvtsi32_si128(o.shift);
+    return _mm256_sra_epi32(_mm256_sll_epi32(sum, count), count);
+  } else {
+    return sum;
+  }
+}
+
+// One group of four k: into the int16 lanes of each sum (kFirst: in place of what they hold).
+template <bool kFirst, int rows, int parts>
+[[gnu::always_inline]] inline void add_group(__m256i (&sum)[rows][2][parts], const uint8_t* a, int64_t a_row, const int8_t* b) {
+  const __m256i column[2] = {load(b), load(b + 32)};
+#pragma GCC unroll 4
+  for (int i = 0; i < rows; ++i) {
+    const __m256i codes = broadcast4(a + i * a_row);
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) {
+      __m256i part = p == 0 ? codes : _mm256_srli_epi16(codes, 4);
+      if constexpr (parts == 2) part = _mm256_and_si256(part, _mm256_set1_epi8(15));
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        const __m256i products = _mm256_maddubs_epi16(part, column[j]);
+        sum[i][j][p] = kFirst ? products : _mm256_add_epi16(sum[i][j][p], products);
+      }
+    }
+  }
+}
+
+// The int32 value of a run's lanes.
+template <int parts>
+[[gnu::always_inline]] inline __m256i widened(const __m256i (&sum)[parts]) {
+  const __m256i value = _mm256_madd_epi16(sum[0], _mm256_set1_epi16(1));
+  if constexpr (parts == 1) return value;
+  return _mm256_add_epi32(value, _mm256_madd_epi16(sum[parts - 1], _mm256_set1_epi16(16)));
+}
+
+// `rows` x 16 outputs over all of k. Not inlined: each block has the registers for itself.
+template <int rows, int parts, Overflow kOverflow, class Sink>
+[[gnu::noinline]] void block(const Operands& o, int64_t row, const Sink& sink) {
+  alignas(32) int32_t total[rows][kColumns] = {};
+  alignas(32) int32_t open[rows][kColumns];  // a tile of several runs, before its last
+  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes, run_bytes = o.run_k4 * kPanelBytes;
+  const uint8_t* a = o.a + row * a_row;
+  const int8_t* b = o.b;
+  const int8_t* const b_end = b + o.k4 * kPanelBytes;
+  for (const int32_t* start = o.start; b < b_end; start += kPanel) {
+    const int8_t* const tile_end = b_end - b < tile_bytes ? b_end : b + tile_bytes;
+    const int32_t* base = start;
+    int64_t base_row = 0;
+    while (b < tile_end) {
+      const int8_t* const run_end = tile_end - b < run_bytes ? tile_end : b + run_bytes;
+      __m256i sum[rows][2][parts];
+      add_group<true>(sum, a, a_row, b);
+      for (a += a_k4, b += kPanelBytes; b < run_end; a += a_k4, b += kPanelBytes) add_group<false>(sum, a, a_row, b);
+      const bool closes = b == tile_end;
+#pragma GCC unroll 4
+      for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+          const __m256i value = _mm256_add_epi32(widened(sum[i][j]), load(base + i * base_row + 8 * j));
+          if (closes) {
+            store(&total[i][8 * j], _mm256_add_epi32(load(&total[i][8 * j]), limited<kOverflow>(value, o)));
+          } else {
+            store(&open[i][8 * j], value);
+          }
+        }
+      }
+      base = open[0];
+      base_row = kColumns;
+    }
+  }
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < 2; ++j) sink.put(row + i, j, load(&total[i][8 * j]));
+  }
+}
+
+template <int parts, Overflow kOverflow, class Sink>
+void block_rows(const Operands& o, int64_t m, const Sink& sink) {
+  constexpr int64_t kRows = parts == 1 ? 4 : 3;
+  int64_t row = 0;
+  for (; m - row >= kRows; row += kRows) block<kRows, parts, kOverflow>(o, row, sink);
+  switch (m - row) {
+    case 3: return block<3, parts, kOverflow>(o, row, sink);
+    case 2: return block<2, parts, kOverflow>(o, row, sink);
+    case 1: return block<1, parts, kOverflow>(o, row, sink);
+    default: return;
+  }
+}
+
+template <int parts, class Sink>
+void limited_rows(const Operands& o, const Gemm& g, const Sink& sink) {
+  switch (g.overflow) {
+    case Overflow::kSaturate: return block_rows<parts, Overflow::kSaturate>(o, g.m, sink);
+    case Overflow::kWrap: return block_rows<parts, Overflow::kWrap>(o, g.m, sink);
+    case Overflow::kNone: return block_rows<parts, Overflow::kNone>(o, g.m, sink);
+  }
+}
+
+// Groups that a lane of int16 holds.
+inline int32_t run_length(int32_t max_a, int32_t max_b) {
+  const int32_t group = 2 * max_a * max_b;
+  return group == 0 ? INT16_MAX : INT16_MAX / group;
+}
+
+template <class Sink>
+void multiply(const Gemm& g, Sink whole) {
+  const int64_t tiles = g.tile_k4 == 0 ? 0 : (g.k4 + g.tile_k4 - 1) / g.tile_k4;
+  Operands o{g.a, g.a_row, g.a_k4, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, run_length(g.max_a, g.max_b), g.limit,
+             g.shift};
+  const bool nibbles = o.run_k4 < kShortRun && o.run_k4 < g.tile_k4;
+  if (nibbles) o.run_k4 = run_length(15, g.max_b);
+  int32_t all_tiles[kPanel];
+  for (int64_t first = 0; first < g.n; first += kColumns) {
+    const int64_t panel = first / kPanel, offset = first % kPanel;
+    Sink sink = whole;
+    sink.columns(first, g.n - first);
+    o.b = g.b + panel * g.k4 * kPanelBytes + offset * kDepth;
+    o.start = g.start + panel * tiles * kPanel + offset;
+    if (g.overflow == Overflow::kNone) {
+      for (int j = 0; j < 2; ++j) {
+        __m256i sum = _mm256_setzero_si256();
+        for (int64_t t = 0; t < tiles; ++t) sum = _mm256_add_epi32(sum, load(o.start + t * kPanel + 8 * j));
+        store(all_tiles + 8 * j, sum);
+      }
+      o.start = all_tiles;
+      o.tile_k4 = o.k4;
+    }
+    nibbles ? limited_rows<2>(o, g, sink) : limited_rows<1>(o, g, sink);
+  }
+}
+
+}  // namespace
+
+void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) { multiply(g, IntegerSink{c, ld, false, {}}); }
+
+void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld) {
+  multiply(g, FloatSink{c, ld, e, false, {}, {}});
+}
+
+void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, scaled(load(x + i), e));
+  const __m256i rest = first_lanes(n - i);
+  _mm256_maskstore_ps(out + i, rest, scaled(_mm256_maskload_epi32(x + i, rest), e));
+}
+
+}  // namespace quintil::kernels::avx2

@@ -1,0 +1,311 @@
+// The uniform quantisers of HDQT [HDQT H1, H2, H7, H8], 16 elements at a time.
+//
+// Nearest: a true division, clamp to [lo, hi], convert with nearest-even. Clamping first gives the same code, since lo and hi
+//   are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and max return.
+// Stochastic: Philox4x32-10 in registers. Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold
+//   the draws of columns group * 128 + 16 j + l: 16 bits j of the 128 bits, low half first. (8-bit stream: 256 columns, bytes.)
+// Registers: a 32 x 32 -> 64 bit product needs its factors in even lanes, so the 16 lanes travel as two registers of eight
+//   64-bit lanes (even and odd counters) whose upper halves are noise that no product reads; the two are merged at the end.
+//   Rounds 1 to 3 mix row and column only by xor: what depends on the columns alone is made once for a block of rows.
+// Bounds: |u| is cut to 256, thresholds are below 65536 and r + 0.5 is exact in float32.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+#include "csrc/kernels/avx512vnni/kernels.h"
+
+namespace quintil::kernels::avx512vnni {
+
+namespace {
+
+constexpr int64_t kRowBlock = 16;  // rows that share the column part of the random numbers
+constexpr int kRounds = 10;
+constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+
+inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
+}
+
+inline __m512 load(const float* x, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, x); }
+inline __m512 load(const int16_t* x, __mmask16 lanes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(lanes, x)));
+}
+inline __m512 load(const float* x) { return _mm512_loadu_ps(x); }
+inline __m512 load(const int16_t* x) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))));
+}
+
+struct Grid {
+  __m512 divisor, lo, hi;
+  __m512i zero;
+
+  explicit Grid(const CodeGrid& grid)
+      : divisor(_mm512_set1_ps(grid.divisor)),
+        lo(_mm512_set1_ps(static_cast<float>(grid.lo))),
+        hi(_mm512_set1_ps(static_cast<float>(grid.hi))),
+        zero(_mm512_set1_epi32(grid.zero)) {}
+
+  // The bytes of values that are clamped and rounded here; lanes outside `numbers` get the code 0.
+  __m128i bytes(__m512 value, __mmask16 numbers) const {
+    const __m512 clamped = _mm512_max_ps(_mm512_min_ps(value, hi), lo);
+    const __m512i code =
+        _mm512_maskz_cvt_roundps_epi32(numbers, clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_cvtepi32_epi8(_mm512_add_epi32(code, zero));
+  }
+
+  __m128i nearest(__m512 x) const {
+    const __m512 u = _mm512_div_ps(x, divisor);
+    return bytes(u, _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q));
+  }
+
+  // `random` holds integers 0 .. resolution - 1.
+  __m128i stochastic(__m512 x, __m512i random, __m512 resolution) const {
+    const __m512 u = _mm512_div_ps(x, divisor);
+    const __m512 magnitude = _mm512_min_ps(_mm512_abs_ps(u), _mm512_set1_ps(256.0f));
+    const __m512 whole = _mm512_roundscale_ps(magnitude, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __m512 threshold = _mm512_mul_ps(resolution, _mm512_sub_ps(magnitude, whole));
+    const __m512 draw = _mm512_add_ps(_mm512_cvtepi32_ps(random), _mm512_set1_ps(0.5f));
+    const __mmask16 up = _mm512_cmp_ps_mask(draw, threshold, _CMP_LT_OQ);
+    const __m512 rounded = _mm512_mask_add_ps(whole, up, whole, _mm512_set1_ps(1.0f));
+    const __m512 sign = _mm512_and_ps(u, _mm512_set1_ps(-0.0f));
+    return bytes(_mm512_or_ps(rounded, sign), _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q));
+  }
+};
+
+template <class T>
+void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& code_grid, uint8_t* out,
+             int64_t out_ld) {
+  const Grid grid(code_grid);
+  if (ld == cols && out_ld == cols) {
+    cols *= rows;
+    rows = rows == 0 ? 0 : 1;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = x + r * ld;
+    uint8_t* to = out + r * out_ld;
+    int64_t c = 0;
+    for (; c + 16 <= cols; c += 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + c), grid.nearest(load(from + c)));
+    }
+    if (c < cols) {
+      const __mmask16 lanes = first_lanes(cols - c);
+      _mm_mask_storeu_epi8(to + c, lanes, grid.nearest(load(from + c, lanes)));
+    }
+  }
+}
+
+struct Keys {
+  uint32_t key0[kRounds], key1[kRounds];
+
+  explicit Keys(const Draw& draw) {
+    for (uint32_t round = 0; round < kRounds; ++round) {
+      key0[round] = draw.key_low + round * 0x9E3779B9u;
+      key1[round] = draw.key_high + round * 0xBB67AE85u;
+    }
+  }
+};
+
+inline __m512i high(__m512i product) { return _mm512_srli_epi64(product, 32); }
+inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+inline __m512i times(uint32_t factor, __m512i x) { return _mm512_mul_epu32(_mm512_set1_epi32(static_cast<int>(factor)), x); }
+inline __m512i set1(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+
+// Eight lanes of Philox, as far as they depend on the column group and the upper half of the row number.
+struct ColumnPart {
+  __m512i c2_before_3, c0_after_3, c2_after_3, c3_after_3;  // counter words without the row's share
+
+  ColumnPart(const Keys& keys, uint32_t site, uint64_t row_high_product, __m512i lanes) {
+    const __m512i first = times(kMultiplier0, lanes);
+    const __m512i second = times(kMultiplier1, xor3(high(first), set1(site), set1(keys.key1[0])));
+    const __m512i c0 = xor3(high(second), set1(static_cast<uint32_t>(row_high_product)), set1(keys.key0[1]));
+    const __m512i third = times(kMultiplier0, c0);
+    c2_before_3 = _mm512_xor_si512(first, set1(keys.key1[1]));
+    c0_after_3 = _mm512_xor_si512(second, set1(keys.key0[2]));
+    c2_after_3 = _mm512_xor_si512(high(third), set1(keys.key1[2]));
+    c3_after_3 = third;
+  }
+};
+
+// words[row][0..3]: the four output words of one call for `rows` rows. mixed[row] is the product of multiplier 0 and the row's
+// word after round 1. All chains advance together: one alone would wait for its own products.
+template <int rows>
+inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mixed, __m512i (*words)[4]) {
+  __m512i c[2 * rows][4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * rows; ++i) {
+    const ColumnPart& of = part[i & 1];
+    const __m512i low = set1(static_cast<uint32_t>(mixed[i / 2])), top = set1(static_cast<uint32_t>(mixed[i / 2] >> 32));
+    const __m512i product = times(kMultiplier1, _mm512_xor_si512(of.c2_before_3, top));
+    c[i][0] = _mm512_xor_si512(high(product), of.c0_after_3);
+    c[i][1] = product;
+    c[i][2] = _mm512_xor_si512(of.c2_after_3, low);
+    c[i][3] = of.c3_after_3;
+  }
+#pragma GCC unroll 10
+  for (int round = 3; round < kRounds; ++round) {
+    const __m512i key0 = set1(keys.key0[round]), key1 = set1(keys.key1[round]);
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * rows; ++i) {
+      const __m512i p0 = times(kMultiplier0, c[i][0]), p1 = times(kMultiplier1, c[i][2]);
+      c[i][0] = xor3(high(p1), c[i][1], key0);
+      c[i][1] = p1;
+      c[i][2] = xor3(high(p0), c[i][3], key1);
+      c[i][3] = p0;
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int w = 0; w < 4; ++w) {
+      words[r][w] = _mm512_mask_shuffle_epi32(c[2 * r][w], 0xAAAA, c[2 * r + 1][w], _MM_PERM_CCAA);
+    }
+  }
+}
+
+// The words of `count` rows from row number `first` on, none of which carries into the upper half, for one column group.
+// Not inlined, like fill_rows: each has the registers for itself, and the words pass through L1.
+[[gnu::noinline]] void draw_words(const Keys& keys, uint32_t site, uint32_t group, uint64_t first, int64_t count,
+                                  __m512i (*words)[4]) {
+  const uint64_t row_high_product = uint64_t{kMultiplier1} * (first >> 32);
+  const uint32_t row_word = static_cast<uint32_t>(row_high_product >> 32) ^ keys.key0[0];
+  const __m512i counter = set1(group << 4);
+  const ColumnPart part[2] = {
+      {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0))},
+      {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1))}};
+  const auto mixed = [&](int64_t r) { return uint64_t{kMultiplier0} * (row_word ^ static_cast<uint32_t>(first + static_cast<uint64_t>(r))); };
+  int64_t r = 0;
+  for (; r + 2 <= count; r += 2) {
+    const uint64_t both[2] = {mixed(r), mixed(r + 1)};
+    philox<2>(keys, part, both, words + r);
+  }
+  if (r < count) {
+    const uint64_t last = mixed(r);
+    philox<1>(keys, part, &last, words + r);
+  }
+}
+
+// The j-th 16 draws of a call, `bits` bits each, from its merged words.
+template <int bits>
+inline __m512i draws(const __m512i* words, int j) {
+  constexpr int per_word = 32 / bits;
+  const __m512i shifted = _mm512_srli_epi32(words[j / per_word], static_cast<unsigned>(bits * (j % per_word)));
+  return _mm512_and_si512(shifted, _mm512_set1_epi32((1 << bits) - 1));
+}
+
+// Codes of the columns of one group, at most 4 * 32 / bits vectors of them.
+template <int bits, class T>
+[[gnu::noinline]] void fill_rows(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid,
+                                 const __m512i (*words)[4], uint8_t* out, int64_t out_ld) {
+  constexpr int vectors = 4 * 32 / bits;
+  const __m512 resolution = _mm512_set1_ps(static_cast<float>(1 << bits));
+  for (int64_t r = 0; r < rows; ++r, x += ld, out += out_ld) {
+#pragma GCC unroll 16
+    for (int j = 0; j < vectors; ++j) {
+      const int64_t left = cols - 16 * j;
+      if (left <= 0) break;
+      const __m512i random = draws<bits>(words[r], j);
+      if (left < 16) {
+        const __mmask16 lanes = first_lanes(left);
+        _mm_mask_storeu_epi8(out + 16 * j, lanes, grid.stochastic(load(x + 16 * j, lanes), random, resolution));
+        break;
+      }
+      const __m128i codes = grid.stochastic(load(x + 16 * j), random, resolution);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * j), codes);
+    }
+  }
+}
+
+template <int bits, class T>
+void drawn(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid, const Draw& draw, int64_t row0,
+           uint8_t* out, int64_t out_ld) {
+  constexpr int64_t span = 16 * 4 * 32 / bits;
+  const Keys keys(draw);
+  __m512i words[kRowBlock][4];
+  for (int64_t r = 0; r < rows;) {
+    const uint64_t first = static_cast<uint64_t>(row0 + r);
+    const int64_t same_high = static_cast<int64_t>((uint64_t{1} << 32) - (first & 0xFFFFFFFFu));
+    int64_t count = rows - r < kRowBlock ? rows - r : kRowBlock;
+    if (count > same_high) count = same_high;
+    for (int64_t c = 0; c < cols; c += span) {
+      draw_words(keys, draw.site, static_cast<uint32_t>(c / span), first, count, words);
+      fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
+    }
+    r += count;
+  }
+}
+
+template <class T>
+void stochastic(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& code_grid, const Draw& draw,
+                int64_t row0, uint8_t* out, int64_t out_ld) {
+  const Grid grid(code_grid);
+  if (draw.bits == 16) {
+    drawn<16>(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+  } else {
+    drawn<8>(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+  }
+}
+
+}  // namespace
+
+AbsMax absmax_f32(const float* x, int64_t n) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+  __m512i most[4];
+  __mmask16 negative[4] = {};
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) most[j] = _mm512_setzero_si512();
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m512 v = _mm512_loadu_ps(x + i + 16 * j);
+      most[j] = _mm512_max_epu32(most[j], _mm512_and_si512(_mm512_castps_si512(v), magnitude));
+      negative[j] |= _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ);
+    }
+  }
+  for (; i < n; i += 16) {
+    const __m512 v = load(x + i, first_lanes(n - i));
+    most[0] = _mm512_max_epu32(most[0], _mm512_and_si512(_mm512_castps_si512(v), magnitude));
+    negative[0] |= _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ);
+  }
+  const __m512i all = _mm512_max_epu32(_mm512_max_epu32(most[0], most[1]), _mm512_max_epu32(most[2], most[3]));
+  return {_mm512_reduce_max_epu32(all), (negative[0] | negative[1] | negative[2] | negative[3]) != 0 ? 1u : 0u};
+}
+
+int32_t absmax_s16(const int16_t* x, int64_t n) {
+  __m512i most[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    most[0] = _mm512_max_epu16(most[0], _mm512_abs_epi16(_mm512_loadu_si512(x + i)));
+    most[1] = _mm512_max_epu16(most[1], _mm512_abs_epi16(_mm512_loadu_si512(x + i + 32)));
+  }
+  for (; i < n; i += 32) {
+    const __mmask32 lanes = n - i >= 32 ? ~0u : (1u << (n - i)) - 1;
+    most[0] = _mm512_max_epu16(most[0], _mm512_abs_epi16(_mm512_maskz_loadu_epi16(lanes, x + i)));
+  }
+  const __m512i all = _mm512_max_epu16(most[0], most[1]);
+  const __m512i low = _mm512_and_si512(all, _mm512_set1_epi32(0xFFFF));
+  return static_cast<int32_t>(_mm512_reduce_max_epu32(_mm512_max_epu32(low, _mm512_srli_epi32(all, 16))));
+}
+
+void quantize_f32u8(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                    int64_t out_ld) {
+  nearest(x, rows, cols, ld, grid, out, out_ld);
+}
+
+void quantize_s16u8(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                    int64_t out_ld) {
+  nearest(x, rows, cols, ld, grid, out, out_ld);
+}
+
+void quantize_f32u8_stochastic(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                               const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld) {
+  stochastic(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+}
+
+void quantize_s16u8_stochastic(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                               const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld) {
+  stochastic(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+}
+
+}  // namespace quintil::kernels::avx512vnni

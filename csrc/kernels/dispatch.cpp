@@ -1,0 +1,118 @@
+// Tables and their order. An ISA's table is the scalar one with the entries replaced that its folder improves.
+#include "csrc/kernels/dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/cpu_features.h"
+#include "csrc/kernels/scalar/kernels.h"
+
+namespace quintil::kernels {
+
+namespace {
+
+constexpr KernelTable kScalar = {
+    .absmax_f32 = scalar::absmax_f32,
+    .absmax_s16 = scalar::absmax_s16,
+    .quantize_f32u8 = scalar::quantize_f32u8,
+    .quantize_s16u8 = scalar::quantize_s16u8,
+    .quantize_f32u8_stochastic = scalar::quantize_f32u8_stochastic,
+    .quantize_s16u8_stochastic = scalar::quantize_s16u8_stochastic,
+    .fwht_f32_rows = scalar::fwht_f32_rows,
+    .fwht_s32_rows = scalar::fwht_s32_rows,
+    .fwht_f32_cols = scalar::fwht_f32_cols,
+    .fwht_s16_cols = scalar::fwht_s16_cols,
+    .fwht_s32_cols = scalar::fwht_s32_cols,
+    .pack_b_s8 = scalar::pack_b_s8,
+    .pack_a_u8 = scalar::pack_a_u8,
+    .gemm_u8s8s32 = scalar::gemm_u8s8s32,
+    .gemm_u8s8f32 = scalar::gemm_u8s8f32,
+    .gemm_s32s32s32 = scalar::gemm_s32s32s32,
+    .scale_s32f32 = scalar::scale_s32f32,
+    .im2col_u8 = scalar::im2col_u8,
+    .col2im_s32 = scalar::col2im_s32,
+    .pack_u8u4 = scalar::pack_u8u4,
+    .unpack_u4u8 = scalar::unpack_u4u8,
+    .widen_u8s16 = scalar::widen_u8s16,
+    .sum_rows_f32 = scalar::sum_rows_f32,
+};
+
+constexpr KernelTable kAvx2 = [] {
+  KernelTable t = kScalar;
+  t.gemm_u8s8s32 = avx2::gemm_u8s8s32;
+  t.gemm_u8s8f32 = avx2::gemm_u8s8f32;
+  t.scale_s32f32 = avx2::scale_s32f32;
+  return t;
+}();
+
+constexpr KernelTable kAvx512vnni = [] {
+  KernelTable t = kScalar;
+  t.absmax_f32 = avx512vnni::absmax_f32;
+  t.absmax_s16 = avx512vnni::absmax_s16;
+  t.quantize_f32u8 = avx512vnni::quantize_f32u8;
+  t.quantize_s16u8 = avx512vnni::quantize_s16u8;
+  t.quantize_f32u8_stochastic = avx512vnni::quantize_f32u8_stochastic;
+  t.quantize_s16u8_stochastic = avx512vnni::quantize_s16u8_stochastic;
+  t.gemm_u8s8s32 = avx512vnni::gemm_u8s8s32;
+  t.gemm_u8s8f32 = avx512vnni::gemm_u8s8f32;
+  t.scale_s32f32 = avx512vnni::scale_s32f32;
+  return t;
+}();
+
+struct Isa {
+  const char* name;
+  bool (*runs)(const Features&);
+  const KernelTable* table;
+};
+
+constexpr Isa kIsas[] = {
+    {"scalar", [](const Features&) { return true; }, &kScalar},
+    {"avx2", [](const Features& f) { return f.avx2; }, &kAvx2},
+    {"avx512vnni", [](const Features& f) { return f.avx512vnni; }, &kAvx512vnni},
+};
+
+const Isa& choose() {
+  const char* wanted = std::getenv("QUINTIL_ISA");
+  const Isa* best = nullptr;
+  for (const Isa& isa : kIsas) {
+    if (!isa.runs(cpu_features())) continue;
+    if (wanted == nullptr || *wanted == '\0' || std::string(wanted) == isa.name) best = &isa;
+  }
+  if (best != nullptr) return *best;
+  std::string names;
+  for (const std::string& name : runnable()) names += (names.empty() ? "" : ", ") + name;
+  throw std::invalid_argument("QUINTIL_ISA: expected one of " + names + " on this machine, got " + wanted);
+}
+
+const Isa& chosen() {
+  static const Isa& isa = choose();
+  return isa;
+}
+
+}  // namespace
+
+std::vector<std::string> runnable() {
+  std::vector<std::string> names;
+  for (const Isa& isa : kIsas) {
+    if (isa.runs(cpu_features())) names.emplace_back(isa.name);
+  }
+  return names;
+}
+
+const KernelTable* table(const std::string& name) {
+  for (const Isa& isa : kIsas) {
+    if (name == isa.name && isa.runs(cpu_features())) return isa.table;
+  }
+  return nullptr;
+}
+
+const KernelTable& active() { return *chosen().table; }
+
+const std::string& active_name() {
+  static const std::string name = chosen().name;
+  return name;
+}
+
+}  // namespace quintil::kernels

@@ -1,0 +1,77 @@
+// One function pointer per kernel; each instruction set fills a table in dispatch.cpp.
+// A kernel sees raw pointers only: no Tensor, allocation, exception, thread or random state. It reads and writes exactly
+// the elements its contract names, whatever their alignment; outputs do not overlap inputs unless it says "in place".
+// The scalar table is the definition: every other table returns the same bits (N1). Sizes may be 0.
+#pragma once
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+
+namespace quintil::kernels {
+
+struct KernelTable {
+  // --- quantize ---------------------------------------------------------------------------------------------------
+  // Absmax of x[0, n) as in AbsMax; the bits of NaN compare above those of Inf.
+  AbsMax (*absmax_f32)(const float* x, int64_t n);
+  // max|x| of x[0, n); |x| <= 32767.
+  int32_t (*absmax_s16)(const int16_t* x, int64_t n);
+  // out[r * out_ld + c] = nearest_code(x[r * ld + c]) for r < rows, c < cols [HDQT H2].
+  void (*quantize_f32u8)(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                         int64_t out_ld);
+  void (*quantize_s16u8)(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                         int64_t out_ld);
+  // The same, stochastic [HDQT H8]: element (r, c) draws the bits of place (row0 + r, c).
+  void (*quantize_f32u8_stochastic)(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                                    const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
+  void (*quantize_s16u8_stochastic)(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                                    const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
+
+  // --- hadamard: +-1 Sylvester transforms, in place, butterflies h = 1, 2, 4, ..., order/2, each u+v, u-v (N7) -------
+  // Each row holds `blocks` runs of `order` contiguous elements, order a power of two; each run is transformed.
+  void (*fwht_f32_rows)(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
+  void (*fwht_s32_rows)(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
+  // `order` rows of `cols` elements; each column is transformed. Integers: order * max|x| must fit the type.
+  void (*fwht_f32_cols)(float* x, int64_t order, int64_t cols, int64_t ld);
+  void (*fwht_s16_cols)(int16_t* x, int64_t order, int64_t cols, int64_t ld);
+  void (*fwht_s32_cols)(int32_t* x, int64_t order, int64_t cols, int64_t ld);
+
+  // --- gemm -------------------------------------------------------------------------------------------------------
+  // Packs b(k, n) = src[k * k_stride + n * n_stride] into the panels of Gemm, with `tile` products per tile (0: one tile),
+  // and fills start[]. n beyond the last column of the last panel and k beyond the end of a tile are zero.
+  void (*pack_b_s8)(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,
+                    int32_t zero, int8_t* panels, int32_t* start);
+  // Packs a(m, k) = src[k * k_stride + m * m_stride] into dst[k4][m][4], tiles padded like pack_b_s8 does. Pad bytes are 0.
+  void (*pack_a_u8)(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
+                    uint8_t* dst);
+  // C = A B with the tile law of Gemm; c[r * ld + j], r < m, j < n. Sums must be exact in int32 (checked by the op).
+  void (*gemm_u8s8s32)(const Gemm& g, int32_t* c, int64_t ld);
+  void (*gemm_u8s8f32)(const Gemm& g, const Epilogue& e, float* c, int64_t ld);
+  // The reference product, any mode, slow; returns the number of tiles whose sum was limited.
+  int64_t (*gemm_s32s32s32)(const WideGemm& g, int32_t* c, int64_t ld);
+  // out[i] = epilogue of x[i] without bias; x and out may be the same memory.
+  void (*scale_s32f32)(const int32_t* x, int64_t n, const Epilogue& e, float* out);
+
+  // --- conv -------------------------------------------------------------------------------------------------------
+  // Rows `first` .. first+count-1 (output positions, row-major) of the unfolded image: out[i * ld + k], k in the order
+  // of shape.channels_last_taps. Padding positions hold the byte `zero` (the code 0).
+  void (*im2col_u8)(const uint8_t* image, const ConvShape& shape, int64_t first, int64_t count, uint8_t zero,
+                    uint8_t* out, int64_t ld);
+  // The adjoint: adds cols[i * ld + k] onto the image; taps that fall on padding are dropped.
+  void (*col2im_s32)(const int32_t* cols, int64_t ld, const ConvShape& shape, int64_t first, int64_t count,
+                     int32_t* image);
+
+  // --- bits -------------------------------------------------------------------------------------------------------
+  // Two codes per byte, even index in the low nibble; (n + 1) / 2 bytes, the last pad nibble 0. Keeps the low 4 bits.
+  void (*pack_u8u4)(const uint8_t* codes, int64_t n, uint8_t* out);
+  // The inverse: n bytes 0..15, or with `sign_extend` the two's complement bytes of -8..7.
+  void (*unpack_u4u8)(const uint8_t* packed, int64_t n, bool sign_extend, uint8_t* out);
+  // out[i] = codes[i] - zero.
+  void (*widen_u8s16)(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
+
+  // --- reduce -----------------------------------------------------------------------------------------------------
+  // out[c] = x[0][c] + x[1][c] + ... rows ascending, float32; out = 0 where rows = 0 (N8).
+  void (*sum_rows_f32)(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
+};
+
+}  // namespace quintil::kernels
