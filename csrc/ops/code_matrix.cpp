@@ -1,0 +1,234 @@
+#include "csrc/ops/code_matrix.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "csrc/kernels/dispatch.h"
+#include "csrc/quantizers/uniform.h"
+
+namespace quintil::ops {
+
+namespace {
+
+constexpr int64_t kElementsPerTask = 1 << 15;  // about 10 us of quantising
+constexpr int64_t kStrip = 128;                // columns of one strip of a column transform: it stays in L2 (P3)
+
+int64_t rows_per_task(int64_t cols) { return std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, cols)); }
+
+void run_quantizer(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+                   uint8_t* out, int64_t out_ld) {
+  const auto& k = kernels::active();
+  if (q.draw) return k.quantize_f32u8_stochastic(x, rows, cols, ld, q.grid, *q.draw, row0, out, out_ld);
+  k.quantize_f32u8(x, rows, cols, ld, q.grid, out, out_ld);
+}
+
+void run_quantizer(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+                   uint8_t* out, int64_t out_ld) {
+  const auto& k = kernels::active();
+  if (q.draw) return k.quantize_s16u8_stochastic(x, rows, cols, ld, q.grid, *q.draw, row0, out, out_ld);
+  k.quantize_s16u8(x, rows, cols, ld, q.grid, out, out_ld);
+}
+
+template <class T>
+void quantize_any(const Quantizer& q, const T* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0, uint8_t* out,
+                  int64_t out_ld) {
+  at::parallel_for(0, rows, rows_per_task(cols), [&](int64_t begin, int64_t end) {
+    if (q.finite) {
+      return run_quantizer(q, x + begin * ld, end - begin, cols, ld, row0 + begin, out + begin * out_ld, out_ld);
+    }
+    for (int64_t r = begin; r < end; ++r) std::memset(out + r * out_ld, q.grid.zero, static_cast<size_t>(cols));
+  });
+}
+
+void transform_cols(float* x, int64_t order, int64_t cols, int64_t ld) {
+  kernels::active().fwht_f32_cols(x, order, cols, ld);
+}
+void transform_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld) {
+  kernels::active().fwht_s16_cols(x, order, cols, ld);
+}
+void transform_cols(int32_t* x, int64_t order, int64_t cols, int64_t ld) {
+  kernels::active().fwht_s32_cols(x, order, cols, ld);
+}
+
+// In-place block transform down the rows of [rows, cols].
+template <class T>
+void block_transform(const Blocks& blocks, T* x, int64_t rows, int64_t cols) {
+  if (largest_order(blocks.mode, rows, blocks.block) == 1) return;
+  const int64_t strips = (cols + kStrip - 1) / kStrip;
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, rows * kStrip));
+  at::parallel_for(0, strips, grain, [&](int64_t begin, int64_t end) {
+    for_each_block(blocks.mode, rows, blocks.block, [&](int64_t first, int64_t order) {
+      for (int64_t s = begin; s < end; ++s) {
+        transform_cols(x + first * cols + s * kStrip, order, std::min(kStrip, cols - s * kStrip), cols);
+      }
+    });
+  });
+}
+
+// Unequal blocks: 1/sqrt(p) each, so that small blocks use the code range too [HDQT 2.3].
+template <class F>
+void for_each_binary_scale(const Blocks& blocks, int64_t n, F f) {
+  if (blocks.mode != BlockMode::kBinary) return;
+  for_each_block(blocks.mode, n, blocks.block, [&](int64_t first, int64_t order) {
+    f(first, order, 1.0f / std::sqrt(static_cast<float>(order)));
+  });
+}
+
+void scale_binary_rows(const Blocks& blocks, float* x, int64_t rows, int64_t cols) {
+  for_each_binary_scale(blocks, rows, [&](int64_t first, int64_t order, float scale) {
+    for (int64_t i = first * cols; i < (first + order) * cols; ++i) x[i] *= scale;
+  });
+}
+
+// Codes as integers of type T, zero-padded to `rows` rows, transformed down the rows.
+template <class T>
+T* exact_transform(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t rows) {
+  T* out = scratch.take<T>(rows * x.cols);
+  at::parallel_for(0, rows, rows_per_task(x.cols), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      T* row = out + r * x.cols;
+      if (r >= x.rows) {
+        std::fill_n(row, x.cols, T{0});
+      } else if constexpr (std::is_same_v<T, int16_t>) {
+        kernels::active().widen_u8s16(x.data + r * x.ld, x.cols, x.zero, row);
+      } else {
+        for (int64_t c = 0; c < x.cols; ++c) row[c] = x.data[r * x.ld + c] - x.zero;
+      }
+    }
+  });
+  block_transform(blocks, out, x.rows, x.cols);
+  return out;
+}
+
+int32_t absmax(const int16_t* x, int64_t rows, int64_t cols) {
+  return at::parallel_reduce(
+      0, rows, rows_per_task(cols), 0,
+      [&](int64_t begin, int64_t end, int32_t most) {
+        return std::max(most, kernels::active().absmax_s16(x + begin * cols, (end - begin) * cols));
+      },
+      [](int32_t a, int32_t b) { return std::max(a, b); });
+}
+
+template <class T>
+float* to_float(Workspace& scratch, const T* x, int64_t n) {
+  float* out = scratch.take<float>(n);
+  std::copy_n(x, n, out);
+  return out;
+}
+
+template <class T>
+void requantize(TransformedCodes& result, Workspace& scratch, const T* x, const AbsMax& range, int64_t bits,
+                std::optional<Draw> draw, int64_t row0) {
+  const Quantizer q = dynamic_quantizer(range, 1.0f, bits, true, false, draw);
+  auto* codes = scratch.take<uint8_t>(result.rows * result.cols);
+  quantize_matrix(q, x, result.rows, result.cols, result.cols, row0, codes, result.cols);
+  result.codes = reinterpret_cast<const int8_t*>(codes);
+  result.max_code = q.grid.hi;
+  result.step = q.step;
+}
+
+}  // namespace
+
+std::optional<Draw> draw_for(std::optional<int64_t> seed, Site site, bool stochastic) {
+  if (!stochastic || !seed) return std::nullopt;
+  const auto key = static_cast<uint64_t>(*seed);
+  return Draw{static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(site),
+              site == Site::kWeightGradInput ? 8 : 16};
+}
+
+AbsMax absmax(const float* x, int64_t n) {
+  return at::parallel_reduce(
+      0, n, 4 * kElementsPerTask, AbsMax{0, 0},
+      [&](int64_t begin, int64_t end, AbsMax most) {
+        const AbsMax part = kernels::active().absmax_f32(x + begin, end - begin);
+        return AbsMax{std::max(most.bits, part.bits), most.negative | part.negative};
+      },
+      [](AbsMax a, AbsMax b) { return AbsMax{std::max(a.bits, b.bits), a.negative | b.negative}; });
+}
+
+Quantizer dynamic_quantizer(const AbsMax& range, float fraction, int64_t bits, bool is_signed, bool offset,
+                            std::optional<Draw> draw) {
+  Quantizer q;
+  const int32_t top = largest_code(bits, is_signed);
+  q.step = draw ? stochastic_step(range.bits, fraction, top) : dynamic_step(range.bits, fraction, top);
+  q.grid = {q.step + kStepEpsilon, is_signed ? -top : 0, top, is_signed && offset ? int32_t{1} << (bits - 1) : 0};
+  q.draw = draw;
+  q.finite = !std::isnan(q.step);
+  return q;
+}
+
+void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+                     uint8_t* out, int64_t out_ld) {
+  quantize_any(q, x, rows, cols, ld, row0, out, out_ld);
+}
+
+void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+                     uint8_t* out, int64_t out_ld) {
+  quantize_any(q, x, rows, cols, ld, row0, out, out_ld);
+}
+
+float* transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols) {
+  const int64_t padded = blocks.padded(rows);
+  float* out = scratch.take<float>(padded * cols);
+  std::copy_n(x, rows * cols, out);
+  std::fill_n(out + rows * cols, (padded - rows) * cols, 0.0f);
+  block_transform(blocks, out, rows, cols);
+  scale_binary_rows(blocks, out, rows, cols);
+  return out;
+}
+
+float* transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols) {
+  const int64_t padded = blocks.padded(cols);
+  float* out = scratch.take<float>(rows * padded);
+  at::parallel_for(0, rows, rows_per_task(padded), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      std::copy_n(x + r * cols, cols, out + r * padded);
+      std::fill_n(out + r * padded + cols, padded - cols, 0.0f);
+    }
+    if (blocks.mode != BlockMode::kBinary) {
+      const int64_t order = largest_order(blocks.mode, cols, blocks.block);
+      if (order > 1) {
+        kernels::active().fwht_f32_rows(out + begin * padded, end - begin, padded, order, padded / order);
+      }
+      return;
+    }
+    for_each_binary_scale(blocks, cols, [&](int64_t first, int64_t order, float scale) {
+      kernels::active().fwht_f32_rows(out + begin * padded + first, end - begin, padded, order, 1);
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t c = first; c < first + order; ++c) out[r * padded + c] *= scale;
+      }
+    });
+  });
+  return out;
+}
+
+TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
+                                 bool requantize_codes, std::optional<Draw> draw, int64_t row0) {
+  TransformedCodes result;
+  result.rows = blocks.padded(x.rows);
+  result.cols = x.cols;
+  const int64_t n = result.rows * x.cols;
+  const int64_t most = largest_order(blocks.mode, x.rows, blocks.block) * x.max_code;
+  if (requantize_codes && most <= std::numeric_limits<int16_t>::max() && blocks.mode != BlockMode::kBinary) {
+    const int16_t* exact = exact_transform<int16_t>(scratch, blocks, x, result.rows);
+    const float range = static_cast<float>(absmax(exact, result.rows, x.cols));
+    requantize(result, scratch, exact, AbsMax{std::bit_cast<uint32_t>(range), 1}, bits, draw, row0);
+    return result;
+  }
+  const int32_t* exact = exact_transform<int32_t>(scratch, blocks, x, result.rows);
+  if (!requantize_codes) {
+    result.exact = exact;
+    result.max_code = most;
+    return result;
+  }
+  float* real = to_float(scratch, exact, n);
+  scale_binary_rows(blocks, real, x.rows, x.cols);
+  requantize(result, scratch, real, absmax(real, n), bits, draw, row0);
+  return result;
+}
+
+}  // namespace quintil::ops

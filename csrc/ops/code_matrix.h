@@ -1,0 +1,73 @@
+// From real numbers to bytes of codes, and back onto the Hadamard domain: the passes between the products.
+// Everything here works on [rows, cols] matrices in scratch memory and uses threads where it may.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "csrc/core/blocks.h"
+#include "csrc/core/types.h"
+#include "csrc/ops/workspace.h"
+
+namespace quintil::ops {
+
+// A matrix of codes in bytes: code(r, c) = data[r * ld + c] - zero, |code| <= max_code.
+struct CodeMatrix {
+  uint8_t* data = nullptr;
+  int64_t rows = 0, cols = 0, ld = 0;
+  int32_t zero = 0;
+  int32_t max_code = 0;
+  float step = 0;
+};
+
+// How a matrix is turned into codes: the step, the grid, and the draw where rounding is stochastic.
+struct Quantizer {
+  float step = 0;
+  CodeGrid grid{};
+  std::optional<Draw> draw;
+  bool finite = true;  // false: codes 0, step NaN (N10)
+};
+
+std::optional<Draw> draw_for(std::optional<int64_t> seed, Site site, bool stochastic);
+
+AbsMax absmax(const float* x, int64_t n);
+
+// Range fraction * max|x|; unsigned codes 0..2^b-1 if `is_signed` is false [HDQT H1, H7, H8].
+// Bytes hold code + 2^(b-1) where `offset`, else two's complement.
+Quantizer dynamic_quantizer(const AbsMax& range, float fraction, int64_t bits, bool is_signed, bool offset,
+                            std::optional<Draw> draw);
+
+// Element (r, c) is quantised to out[r * out_ld + c]; draws use the place (row0 + r, c).
+void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+                     uint8_t* out, int64_t out_ld);
+void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+                     uint8_t* out, int64_t out_ld);
+
+// One Hadamard layout along an axis of length n.
+struct Blocks {
+  BlockMode mode = BlockMode::kPadded;
+  int64_t block = 64;
+
+  int64_t padded(int64_t n) const { return padded_length(mode, n, block); }
+  float inverse(int64_t n) const { return 1.0f / static_cast<float>(undo_divisor(mode, n, block)); }
+};
+
+// H x along the rows of float data [rows, cols] (ld = cols), zero-padded to blocks.padded(rows) rows; `binary` blocks
+// are scaled by 1/sqrt(p) each.
+float* transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols);
+// x H along the columns of float data, to blocks.padded(cols) columns.
+float* transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols);
+
+// H q along the rows of codes, exact, quantised again to signed codes of `bits` bits in two's complement
+// [HDQT H9, H10]; with `requantize` false the exact integers, step 1.
+struct TransformedCodes {
+  const int8_t* codes = nullptr;   // [rows, cols]
+  const int32_t* exact = nullptr;  // instead of codes, where not quantised again
+  int64_t rows = 0, cols = 0;
+  int64_t max_code = 0;
+  float step = 1;
+};
+TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
+                                 bool requantize, std::optional<Draw> draw, int64_t row0);
+
+}  // namespace quintil::ops

@@ -1,0 +1,103 @@
+// Bodies of the C++ face: one typed dispatcher handle per op, so that Meta, autograd and autocast see every call.
+#include "csrc/quintil.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "csrc/kernels/dispatch.h"
+#include "csrc/ops/check.h"
+
+namespace quintil {
+
+namespace {
+
+using at::Tensor;
+using Text = c10::string_view;
+using Seed = std::optional<c10::SymInt>;
+
+template <class Signature>
+auto handle(const char* op) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(op, "").typed<Signature>();
+}
+
+Seed symbolic(std::optional<int64_t> seed) { return seed ? Seed(*seed) : std::nullopt; }
+
+std::array<c10::SymInt, 2> symbolic(const std::array<int64_t, 2>& pair) { return {pair[0], pair[1]}; }
+
+}  // namespace
+
+int64_t draw_seed(std::optional<at::Generator> generator) {
+  auto* cpu = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
+  const std::lock_guard<std::mutex> lock(cpu->mutex_);
+  return static_cast<int64_t>(cpu->random64() & ((uint64_t{1} << 62) - 1));
+}
+
+std::tuple<Tensor, Tensor> quantize(const Tensor& x, int64_t bits, bool is_signed, bool narrow, double range_fraction,
+                                    const std::optional<Tensor>& scale, std::optional<int64_t> seed) {
+  static const auto op = handle<std::tuple<Tensor, Tensor>(const Tensor&, int64_t, bool, bool, double,
+                                                           const std::optional<Tensor>&, Seed)>("quintil::quantize");
+  return op.call(x, bits, is_signed, narrow, range_fraction, scale, symbolic(seed));
+}
+
+Tensor dequantize(const Tensor& codes, const Tensor& scale) {
+  static const auto op = handle<Tensor(const Tensor&, const Tensor&)>("quintil::dequantize");
+  return op.call(codes, scale);
+}
+
+Tensor pack_int4(const Tensor& codes) {
+  static const auto op = handle<Tensor(const Tensor&)>("quintil::pack_int4");
+  return op.call(codes);
+}
+
+Tensor unpack_int4(const Tensor& packed, int64_t size, bool is_signed) {
+  static const auto op = handle<Tensor(const Tensor&, c10::SymInt, bool)>("quintil::unpack_int4");
+  return op.call(packed, size, is_signed);
+}
+
+Tensor hadamard_transform(const Tensor& x, int64_t dim, const std::string& hadamard, int64_t block) {
+  static const auto op = handle<Tensor(const Tensor&, int64_t, Text, int64_t)>("quintil::hadamard_transform");
+  return op.call(x, dim, hadamard, block);
+}
+
+Tensor tiled_int_mm(const Tensor& a, const Tensor& b, int64_t tile_size, int64_t accumulator_bits,
+                    const std::string& accumulate, const std::string& overflow) {
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, int64_t, int64_t, Text, Text)>("quintil::tiled_int_mm");
+  return op.call(a, b, tile_size, accumulator_bits, accumulate, overflow);
+}
+
+Tensor tile_saturation(const Tensor& a, const Tensor& b, int64_t tile_size, int64_t accumulator_bits) {
+  static const auto op = handle<Tensor(const Tensor&, const Tensor&, int64_t, int64_t)>("quintil::tile_saturation");
+  return op.call(a, b, tile_size, accumulator_bits);
+}
+
+Tensor hadamard_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                       const HadamardOptions& o, std::optional<int64_t> seed) {
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, int64_t, int64_t, int64_t,
+                    std::optional<int64_t>, int64_t, Text, Text, Text, int64_t, bool, Text, Text, Text, double, Seed)>(
+          "quintil::hadamard_linear");
+  return op.call(x, weight, bias, o.bits, o.accumulator_bits, o.tile_size, o.backward_accumulator_bits,
+                 o.backward_tile_size, o.accumulate, o.overflow, o.hadamard, o.hadamard_block, o.requantize, o.dc_row,
+                 o.ste, o.stochastic, o.range_fraction, symbolic(seed));
+}
+
+Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const ConvOptions& c,
+                       const HadamardOptions& o, std::optional<int64_t> seed) {
+  using Pair = c10::SymIntArrayRef;
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, Pair, Pair, Pair, int64_t, int64_t,
+                    int64_t, std::optional<int64_t>, int64_t, Text, Text, Text, int64_t, bool, Text, Text, Text, double,
+                    Seed, Text, Text)>("quintil::hadamard_conv2d");
+  const auto stride = symbolic(c.stride), padding = symbolic(c.padding), dilation = symbolic(c.dilation);
+  return op.call(x, weight, bias, stride, padding, dilation, o.bits, o.accumulator_bits, o.tile_size,
+                 o.backward_accumulator_bits, o.backward_tile_size, o.accumulate, o.overflow, o.hadamard,
+                 o.hadamard_block, o.requantize, o.dc_row, o.ste, o.stochastic, o.range_fraction, symbolic(seed),
+                 c.conv_backward, c.tile_order);
+}
+
+std::string active_isa() { return kernels::active_name(); }
+
+void set_checked(bool on) { ops::set_checked(on); }
+
+}  // namespace quintil

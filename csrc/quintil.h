@@ -1,0 +1,81 @@
+// The C++ face of quintil: one function per op over at::Tensor, the same as torch.ops.quintil.* in Python.
+//   #include <quintil.h>
+//   at::Tensor y = quintil::hadamard_linear(x, weight, bias, {.bits = 4, .tile_size = 32}, quintil::draw_seed());
+//   y.sum().backward();
+// What each op means, its shapes, dtypes and errors: python/quintil/functional.py.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#if defined(__GNUC__)
+#define QUINTIL_API __attribute__((visibility("default")))
+#else
+#define QUINTIL_API
+#endif
+
+namespace quintil {
+
+struct HadamardOptions {
+  int64_t bits = 4;
+  int64_t accumulator_bits = 8;
+  int64_t tile_size = 32;
+  std::optional<int64_t> backward_accumulator_bits = std::nullopt;
+  int64_t backward_tile_size = 32;
+  std::string accumulate = "tile_end";
+  std::string overflow = "saturate";
+  std::string hadamard = "padded";
+  int64_t hadamard_block = 64;
+  bool requantize = true;
+  std::string dc_row = "together";
+  std::string ste = "identity";
+  std::string stochastic = "b1g,b2a,b2g";
+  double range_fraction = 0.975;
+};
+
+struct ConvOptions {
+  std::array<int64_t, 2> stride = {1, 1};
+  std::array<int64_t, 2> padding = {0, 0};
+  std::array<int64_t, 2> dilation = {1, 1};
+  std::string conv_backward = "per_sample";
+  std::string tile_order = "khwc";
+};
+
+// A seed 0 .. 2^62-1 from PyTorch's CPU generator, so that torch::manual_seed makes a run repeatable.
+QUINTIL_API int64_t draw_seed(std::optional<at::Generator> generator = std::nullopt);
+
+QUINTIL_API std::tuple<at::Tensor, at::Tensor> quantize(const at::Tensor& x, int64_t bits, bool is_signed = true,
+                                                        bool narrow = true, double range_fraction = 1.0,
+                                                        const std::optional<at::Tensor>& scale = std::nullopt,
+                                                        std::optional<int64_t> seed = std::nullopt);
+QUINTIL_API at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scale);
+QUINTIL_API at::Tensor pack_int4(const at::Tensor& codes);
+QUINTIL_API at::Tensor unpack_int4(const at::Tensor& packed, int64_t size, bool is_signed = true);
+QUINTIL_API at::Tensor hadamard_transform(const at::Tensor& x, int64_t dim = -1, const std::string& hadamard = "padded",
+                                          int64_t block = 64);
+QUINTIL_API at::Tensor tiled_int_mm(const at::Tensor& a, const at::Tensor& b, int64_t tile_size = 32,
+                                    int64_t accumulator_bits = 8, const std::string& accumulate = "tile_end",
+                                    const std::string& overflow = "saturate");
+QUINTIL_API at::Tensor tile_saturation(const at::Tensor& a, const at::Tensor& b, int64_t tile_size = 32,
+                                       int64_t accumulator_bits = 8);
+QUINTIL_API at::Tensor hadamard_linear(const at::Tensor& x, const at::Tensor& weight,
+                                       const std::optional<at::Tensor>& bias = std::nullopt,
+                                       const HadamardOptions& options = {}, std::optional<int64_t> seed = std::nullopt);
+QUINTIL_API at::Tensor hadamard_conv2d(const at::Tensor& x, const at::Tensor& weight,
+                                       const std::optional<at::Tensor>& bias = std::nullopt,
+                                       const ConvOptions& conv = {}, const HadamardOptions& options = {},
+                                       std::optional<int64_t> seed = std::nullopt);
+
+// The instruction set in use: scalar, avx2 or avx512vnni. QUINTIL_ISA forces one.
+QUINTIL_API std::string active_isa();
+
+// Checked mode: ops raise ValueError on NaN and Inf instead of passing NaN on. QUINTIL_CHECKED=1 starts with it.
+QUINTIL_API void set_checked(bool on);
+
+}  // namespace quintil
