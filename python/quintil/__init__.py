@@ -1,0 +1,23 @@
+"""quintil: quantized integer incremental learning on CPUs. Importing it loads the C++ ops, `torch.ops.quintil`."""
+
+from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_isas
+
+from . import functional, nn  # after _library: they bind the ops  # isort: skip
+from .functional import set_checked
+from .nn import dequantize_, quantize_
+from .schemes import HDQT
+
+__version__ = _bindings.build_flags()["version"]
+
+__all__ = [
+    "HDQT",
+    "__version__",
+    "active_isa",
+    "cmake_prefix_path",
+    "dequantize_",
+    "functional",
+    "nn",
+    "quantize_",
+    "runnable_isas",
+    "set_checked",
+]

@@ -1,0 +1,256 @@
+"""One function per op of `torch.ops.quintil`: the same names, order and defaults, and the draw of the seed.
+
+No arithmetic is done here and nothing is checked here: both are in the ops, so that TorchScript and C++ users meet the
+same results and the same errors. Tensors live on the CPU. "Float" means float32, float64, float16 or bfloat16; the ops
+compute in float32 and return the dtype they were given. Errors are ValueError (sizes and ranges), TypeError (dtypes)
+and NotImplementedError (absent cases), worded `<op>: expected <argument> <condition>, got <value>`.
+
+Seeds. A stochastic op is a pure function of its arguments, the seed included. Where `seed` is None, one is drawn with
+`draw_seed(generator)`, so `torch.manual_seed` makes a run repeatable and activation checkpointing replays the draw.
+`hadamard_linear` and `hadamard_conv2d` draw only if a gradient can flow to an input and `stochastic` names an operand;
+otherwise they round to nearest, draw nothing and are deterministic. All functions can be traced by
+`torch.compile(fullgraph=True)`, except `quantize` with `signed=None`, which must look at the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from quintil import _library  # noqa: F401  (registers the ops)
+
+_quantize = torch.ops.quintil.quantize.default
+_dequantize = torch.ops.quintil.dequantize.default
+_pack_int4 = torch.ops.quintil.pack_int4.default
+_unpack_int4 = torch.ops.quintil.unpack_int4.default
+_hadamard_transform = torch.ops.quintil.hadamard_transform.default
+_tiled_int_mm = torch.ops.quintil.tiled_int_mm.default
+_tile_saturation = torch.ops.quintil.tile_saturation.default
+_hadamard_linear = torch.ops.quintil.hadamard_linear.default
+_hadamard_conv2d = torch.ops.quintil.hadamard_conv2d.default
+
+_SEED_END = 2**62
+
+
+def _pair(value: int | Sequence[int]) -> Sequence[int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def set_checked(on: bool) -> None:
+    """Checked mode: with it every op refuses NaN and Inf with a ValueError that names the first bad index.
+
+    Without it (the default, unless QUINTIL_CHECKED=1) they pass through as a NaN scale and NaN results.
+    """
+    torch.ops.quintil._set_checked(on)
+
+
+def draw_seed(generator: Generator | None = None) -> int:
+    """A seed in 0..2^62-1 from `generator`, by default torch's own, which `torch.manual_seed` sets."""
+    return int(torch.randint(0, _SEED_END, (), generator=generator))
+
+
+def can_have_gradient(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether autograd records an op on these inputs: only then do the stochastic operands exist."""
+    return torch.is_grad_enabled() and (
+        getattr(x, "requires_grad", False)
+        or getattr(weight, "requires_grad", False)
+        or getattr(bias, "requires_grad", False)
+    )
+
+
+def quantize(
+    x: Tensor,
+    bits: int,
+    *,
+    signed: bool | None = None,
+    narrow: bool = True,
+    range_fraction: float = 1.0,
+    scale: Tensor | None = None,
+    generator: Generator | None = None,
+    seed: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Uniform codes and their scale [HDQT H1, H2, H7, H8].
+
+    x: float tensor of any shape. bits: 2..8. signed: codes -Q..Q in int8, Q = 2^(bits-1)-1 (-Q-1..Q if not `narrow`),
+    or 0..2^bits-1 in uint8; None = signed iff any x < 0. scale: given step, 0-dim or one per x.size(0); without it the
+    step is range_fraction * max|x| / Q, one for the tensor.
+    Returns codes of x's shape and the float32 step(s). They round half to even; with `seed`, or a seed drawn from
+    `generator`, stochastically. Not differentiable. NaN or Inf in x gives codes 0 and a NaN step.
+    """
+    if signed is None:
+        signed = bool((x < 0).any())
+    if seed is None and generator is not None:
+        seed = draw_seed(generator)
+    return _quantize(
+        x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, scale=scale, seed=seed
+    )
+
+
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """float32 `codes * scale`; codes int8 or uint8, scale 0-dim or one per codes.size(0)."""
+    return _dequantize(codes, scale)
+
+
+def pack_int4(codes: Tensor) -> Tensor:
+    """Two codes per byte along the last dimension, the even index in the low nibble; an odd end is padded with 0.
+
+    codes: int8 in -8..7 or uint8 in 0..15, [..., n]. Returns uint8 [..., ceil(n / 2)].
+    """
+    return _pack_int4(codes)
+
+
+def unpack_int4(packed: Tensor, size: int, *, signed: bool = True) -> Tensor:
+    """The inverse of `pack_int4`: uint8 [..., ceil(size / 2)] -> [..., size], int8 if `signed`, else uint8."""
+    return _unpack_int4(packed, size, signed=signed)
+
+
+def hadamard_transform(x: Tensor, dim: int = -1, *, hadamard: str = "padded", block: int = 64) -> Tensor:
+    """Block-diagonal Sylvester-Hadamard transform of one dimension, not normalised [HDQT H5, H6].
+
+    x: float (differentiable), or int8, uint8, int16 or int32 (exact, returns int32). hadamard: 'padded' (blocks of
+    min(block, next power of two), zero-padded, so the dimension may grow), 'divisor' (largest power of two dividing
+    the size), 'binary' (the powers of two of the size, descending) or 'none'. block: a power of two.
+    """
+    return _hadamard_transform(x, dim, hadamard=hadamard, block=block)
+
+
+def tiled_int_mm(
+    a: Tensor,
+    b: Tensor,
+    *,
+    tile_size: int = 32,
+    accumulator_bits: int = 8,
+    accumulate: str = "tile_end",
+    overflow: str = "saturate",
+) -> Tensor:
+    """Integer matrix product whose partial sums pass through a narrow accumulator [HDQT H3].
+
+    a: int8 or uint8 [M, K]; b: int8 [K, N]; any strides. Returns int32 [M, N], the exact sum over runs of `tile_size`
+    products (0 = one run), each limited to +-(2^(A-1)-1), A = accumulator_bits in 4..32 (32 = no limit).
+    accumulate: 'tile_end' limits each finished run, 'every_mac' every partial sum, k ascending. overflow: 'saturate',
+    or 'wrap' (two's complement).
+    """
+    return _tiled_int_mm(
+        a, b, tile_size=tile_size, accumulator_bits=accumulator_bits, accumulate=accumulate, overflow=overflow
+    )
+
+
+def tile_saturation(a: Tensor, b: Tensor, *, tile_size: int = 32, accumulator_bits: int = 8) -> Tensor:
+    """How many tile sums of `tiled_int_mm(a, b, ...)` the limit changes: int64, 0-dim. A diagnostic, not fast."""
+    return _tile_saturation(a, b, tile_size=tile_size, accumulator_bits=accumulator_bits)
+
+
+def hadamard_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    bits: int = 4,
+    accumulator_bits: int = 8,
+    tile_size: int = 32,
+    backward_accumulator_bits: int | None = None,
+    backward_tile_size: int = 32,
+    accumulate: str = "tile_end",
+    overflow: str = "saturate",
+    hadamard: str = "padded",
+    hadamard_block: int = 64,
+    requantize: bool = True,
+    dc_row: str = "together",
+    ste: str = "identity",
+    stochastic: str = "b1g,b2a,b2g",
+    range_fraction: float = 0.975,
+    generator: Generator | None = None,
+    seed: int | None = None,
+) -> Tensor:
+    """`x @ weight.T + bias` on integer codes, forward and both backward products [HDQT H1-H11].
+
+    x: float [..., K]; weight: float [N, K]; bias: float [N]. Returns [..., N] in x's dtype. The options are those of
+    `quintil.HDQT`, where they are explained; `stochastic` is a comma-separated list here. One scale serves the whole
+    tensor x: a result may depend on its batch.
+    """
+    if seed is None and stochastic and can_have_gradient(x, weight, bias):
+        seed = draw_seed(generator)
+    return _hadamard_linear(
+        x,
+        weight,
+        bias,
+        bits=bits,
+        accumulator_bits=accumulator_bits,
+        tile_size=tile_size,
+        backward_accumulator_bits=backward_accumulator_bits,
+        backward_tile_size=backward_tile_size,
+        accumulate=accumulate,
+        overflow=overflow,
+        hadamard=hadamard,
+        hadamard_block=hadamard_block,
+        requantize=requantize,
+        dc_row=dc_row,
+        ste=ste,
+        stochastic=stochastic,
+        range_fraction=range_fraction,
+        seed=seed,
+    )
+
+
+def hadamard_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    bits: int = 4,
+    accumulator_bits: int = 8,
+    tile_size: int = 32,
+    backward_accumulator_bits: int | None = None,
+    backward_tile_size: int = 32,
+    accumulate: str = "tile_end",
+    overflow: str = "saturate",
+    hadamard: str = "padded",
+    hadamard_block: int = 64,
+    requantize: bool = True,
+    dc_row: str = "together",
+    ste: str = "identity",
+    stochastic: str = "b1g,b2a,b2g",
+    range_fraction: float = 0.975,
+    conv_backward: str = "per_sample",
+    tile_order: str = "khwc",
+    generator: Generator | None = None,
+    seed: int | None = None,
+) -> Tensor:
+    """2-d convolution on integer codes, forward and both backward products [HDQT H12].
+
+    x: float [N, C, H, W], contiguous or channels_last (faster; the output keeps it); weight: float [O, C, kh, kw];
+    bias: float [O]. Zero padding only, no groups. Returns [N, O, H', W'] in x's dtype. Options as in
+    `quintil.HDQT`; `stochastic` is a comma-separated list here.
+    """
+    if seed is None and stochastic and can_have_gradient(x, weight, bias):
+        seed = draw_seed(generator)
+    return _hadamard_conv2d(
+        x,
+        weight,
+        bias,
+        _pair(stride),
+        _pair(padding),
+        _pair(dilation),
+        bits=bits,
+        accumulator_bits=accumulator_bits,
+        tile_size=tile_size,
+        backward_accumulator_bits=backward_accumulator_bits,
+        backward_tile_size=backward_tile_size,
+        accumulate=accumulate,
+        overflow=overflow,
+        hadamard=hadamard,
+        hadamard_block=hadamard_block,
+        requantize=requantize,
+        dc_row=dc_row,
+        ste=ste,
+        stochastic=stochastic,
+        range_fraction=range_fraction,
+        conv_backward=conv_backward,
+        tile_order=tile_order,
+        seed=seed,
+    )

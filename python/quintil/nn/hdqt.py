@@ -1,0 +1,178 @@
+"""HadamardLinear and HadamardConv2d: nn.Linear and nn.Conv2d with all three products on integers [HDQT 2.2-2.5]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quintil.functional import can_have_gradient, draw_seed
+from quintil.nn.swap import SwappedLayer, swaps, unsupported
+from quintil.schemes import HDQT
+
+_linear = torch.ops.quintil.hadamard_linear.default
+_conv2d = torch.ops.quintil.hadamard_conv2d.default
+
+
+def _defaults(op: torch._ops.OpOverload) -> dict[str, Any]:
+    return {argument.name: argument.default_value for argument in op._schema.arguments if argument.has_default_value()}
+
+
+class _HadamardLayer(SwappedLayer):
+    """What both layers share. The forward has two forms.
+
+    Python and `torch.compile` take `_eager`: the seed is drawn if a gradient can flow, in either mode; in evaluation
+    mode the forward operands round to nearest, so that a prediction is deterministic.
+
+    `torch.jit.script` needs every keyword spelled and the draw inside the graph, `_scripted`: a seed per call in
+    training mode, and no stochastic operand at all in evaluation mode, so that freezing cannot bake a draw in and an
+    evaluation graph's own gradients round to nearest [KERN 3.4].
+    """
+
+    def __init__(self, *arguments: Any, scheme: HDQT, **keywords: Any):
+        super().__init__(*arguments, **keywords)
+        reason = self.refusal(self, scheme)
+        if reason is not None:
+            raise ValueError(f"{type(self).__name__}: expected a layer that HDQT can take, got one where {reason}")
+        self.attach(scheme)
+
+    def attach(self, scheme: HDQT) -> None:
+        super().attach(scheme)
+        self._script_options = tuple(self._scheme_options(training=True).values())
+        # By mode, without what the op assumes anyway: binding every keyword would cost 3 us per call.
+        modes = (self._scheme_options(training=False), self._scheme_options(training=True))
+        self._options = tuple({k: v for k, v in mode.items() if v != self._op_defaults[k]} for mode in modes)
+
+    def detach(self) -> None:
+        del self._options, self._script_options
+        super().detach()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scheme={self.scheme.summary()}"
+
+    def _seed(self, input: Tensor) -> int | None:
+        if self.scheme.stochastic and can_have_gradient(input, self.weight, self.bias):
+            return draw_seed()
+        return None
+
+
+@swaps(HDQT, nn.Linear)
+class HadamardLinear(_HadamardLayer, nn.Linear):
+    """nn.Linear on integers: float [..., in_features] -> [..., out_features].
+
+    `quintil.quantize_` turns nn.Linear into it; directly: HadamardLinear(<arguments of nn.Linear>, scheme=HDQT()).
+    """
+
+    __constants__ = [*nn.Linear.__constants__, "_script_options"]
+    _op_defaults = _defaults(_linear)
+
+    def _scheme_options(self, *, training: bool) -> dict[str, Any]:
+        return self.scheme.linear_options(training=training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._scripted(input)
+        return self._eager(input)
+
+    @torch.jit.unused
+    def _eager(self, input: Tensor) -> Tensor:
+        return _linear(input, self.weight, self.bias, seed=self._seed(input), **self._options[self.training])
+
+    def _scripted(self, input: Tensor) -> Tensor:
+        (bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
+         hadamard, hadamard_block, requantize, dc_row, ste, sites, range_fraction) = self._script_options  # fmt: skip
+        seed: int | None = None
+        if self.training and sites != "" and torch.is_grad_enabled():
+            seed = int(torch.randint(0, 1 << 62, (1,)).item())
+        return torch.ops.quintil.hadamard_linear(
+            input, self.weight, self.bias,
+            bits=bits, accumulator_bits=accumulator_bits, tile_size=tile_size,
+            backward_accumulator_bits=backward_accumulator_bits, backward_tile_size=backward_tile_size,
+            accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
+            requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
+            range_fraction=range_fraction, seed=seed,
+        )  # fmt: skip
+
+
+@swaps(HDQT, nn.Conv2d)
+class HadamardConv2d(_HadamardLayer, nn.Conv2d):
+    """nn.Conv2d on integers: float [N, C, H, W] -> [N, O, H', W'], or both without N; keeps the memory format.
+
+    groups = 1 and zero padding only. `quintil.quantize_` turns nn.Conv2d into it; directly:
+    HadamardConv2d(<arguments of nn.Conv2d>, scheme=HDQT()).
+    """
+
+    __constants__ = [*nn.Conv2d.__constants__, "_script_options", "_pad"]
+    overridable = ("forward", "_conv_forward")
+    _op_defaults = _defaults(_conv2d)
+
+    @classmethod
+    def refusal(cls, module: nn.Conv2d, scheme: HDQT) -> str | None:
+        if module.groups != 1:
+            return f"groups={module.groups}"
+        if module.padding_mode != "zeros":
+            return f"padding_mode={module.padding_mode!r}"
+        if module.padding == "same" and any(d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size)):
+            return f"padding='same' with kernel_size={module.kernel_size}, which pads one side more than the other"
+        return None
+
+    def attach(self, scheme: HDQT) -> None:
+        super().attach(scheme)
+        if self.padding == "same":
+            self._pad = tuple(d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel_size))
+        else:
+            self._pad = (0, 0) if self.padding == "valid" else self.padding
+
+    def detach(self) -> None:
+        del self._pad
+        super().detach()
+
+    def paper_init(self) -> None:
+        """PyTorch's default initialisation, and a bias if there is none [HDQT 2.6]."""
+        if self.bias is None:
+            self.bias = nn.Parameter(self.weight.new_empty(self.out_channels))
+        nn.Conv2d.reset_parameters(self)
+
+    def _scheme_options(self, *, training: bool) -> dict[str, Any]:
+        return self.scheme.conv2d_options(training=training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        batch = input.unsqueeze(0) if input.dim() == 3 else input
+        if torch.jit.is_scripting():
+            output = self._scripted(batch)
+        else:
+            output = self._eager(batch)
+        return output.squeeze(0) if input.dim() == 3 else output
+
+    @torch.jit.unused
+    def _eager(self, input: Tensor) -> Tensor:
+        options = self._options[self.training]
+        seed = self._seed(input)
+        return _conv2d(input, self.weight, self.bias, self.stride, self._pad, self.dilation, seed=seed, **options)
+
+    def _scripted(self, input: Tensor) -> Tensor:
+        (bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
+         hadamard, hadamard_block, requantize, dc_row, ste, sites, range_fraction, conv_backward,
+         tile_order) = self._script_options  # fmt: skip
+        seed: int | None = None
+        if self.training and sites != "" and torch.is_grad_enabled():
+            seed = int(torch.randint(0, 1 << 62, (1,)).item())
+        return torch.ops.quintil.hadamard_conv2d(
+            input, self.weight, self.bias, self.stride, self._pad, self.dilation,
+            bits=bits, accumulator_bits=accumulator_bits, tile_size=tile_size,
+            backward_accumulator_bits=backward_accumulator_bits, backward_tile_size=backward_tile_size,
+            accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
+            requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
+            range_fraction=range_fraction, conv_backward=conv_backward, tile_order=tile_order, seed=seed,
+        )  # fmt: skip
+
+
+unsupported(
+    HDQT,
+    nn.Conv1d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)

@@ -1,0 +1,6 @@
+"""Quantisation schemes: frozen dataclasses that say how a model is quantised and hold no tensor."""
+
+from .base import Scheme
+from .hdqt import HDQT
+
+__all__ = ["HDQT", "Scheme"]
