@@ -1,0 +1,201 @@
+"""Users' own data: "custom:<path>" to an .npz or a CSV file [CIL 4, Custom].
+
+.npz: x_train, y_train, x_test, y_test [, subject_train, subject_test]. CSV: a header with `label` [,
+`subject`, `split` (train or test)], every other column a feature. Labels are integers or strings, mapped by
+sorted order; their originals are `class_names`. Without a split in the file: by person where persons are
+given ("hdqt" unless `split` says otherwise), else stratified, 20 % of every class test, drawn from `seed`.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .files import integer_column, missing, read_hashed
+from .normalise import default_normalisation, normalise
+from .persons import to_float, to_tensors
+from .registry import Dataset, Request, dataset
+from .splits import split_persons, stratified
+from .tables import LABEL_NAMES, SUBJECT_NAMES, pick, read_npz
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# x, labels, persons or None
+_Side = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+@dataset("custom")
+def load_custom(request: Request) -> Dataset:
+    """x float32 [N, F], [N, C, L], [N, C, H, W], or uint8 [N, C, H, W] (its transform divides by 255)."""
+    request.refuse("features_file", "subjects_drop", "classes_drop")
+    path = Path(request.argument).expanduser()
+    if not request.argument or not (path.is_file() or (request.root / path).is_file()):
+        raise missing(
+            "custom",
+            path if request.argument else "custom:<path to an .npz or .csv file>",
+            downloadable=False,
+        )
+    path = path if path.is_file() else request.root / path
+    readers = {".npz": _read_npz, ".csv": _read_csv}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"custom: expected an .npz or .csv file, got {path.name!r}")
+    checksums: dict[str, str] = {}
+    raw = read_hashed(path, checksums)
+    train, test = readers[path.suffix.lower()](f"custom: {path.name}", raw, request)
+    return _assemble(f"custom: {path.name}", path.stem, train, test, request, checksums)
+
+
+def images_to_float(batch: torch.Tensor) -> torch.Tensor:
+    """Transform of uint8 images: x / 255."""
+    return batch.to(torch.float32).div_(255.0)
+
+
+def _assemble(
+    where: str, name: str, train: _Side, test: _Side, request: Request, checksums: dict[str, str]
+) -> Dataset:
+    (x_train, labels_train, _), (x_test, labels_test, _) = train, test
+    classes = np.unique(labels_train)
+    unseen = np.setdiff1d(labels_test, classes)
+    if unseen.size:
+        raise ValueError(
+            f"{where}: expected the labels of test to be seen in train, got {unseen.tolist()[:10]}"
+        )
+    images = x_train.dtype == np.uint8 and x_train.ndim == 4
+    if images:
+        if request.normalise not in (None, "none"):
+            raise ValueError(
+                f"{where}: expected normalise to be none for uint8 images, got {request.normalise!r}"
+            )
+    else:
+        for side, x in (("train", x_train), ("test", x_test)):
+            if not np.isfinite(x).all():
+                row = int(np.argwhere(~np.isfinite(x))[0, 0])
+                raise ValueError(
+                    f"{where}: expected finite features, got NaN or infinity in {side} (row {row})"
+                )
+        x_train, x_test = normalise(x_train, x_test, request.normalise or default_normalisation(x_train))
+    xs_train, y_train = to_tensors(x_train, labels_train, classes)
+    xs_test, y_test = to_tensors(x_test, labels_test, classes)
+    subjects = [None if s is None else torch.from_numpy(s) for s in (train[2], test[2])]
+    return Dataset(
+        name=f"custom:{name}",
+        x_train=xs_train,
+        y_train=y_train,
+        x_test=xs_test,
+        y_test=y_test,
+        class_names=tuple(str(label) for label in classes.tolist()),
+        subject_train=subjects[0],
+        subject_test=subjects[1],
+        transform=images_to_float if images else to_float,
+        augment=None,
+        checksums=checksums,
+    )
+
+
+def _read_npz(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
+    request.require_split("official")
+    arrays = read_npz(where, raw)
+    absent = [key for key in _KEYS if key not in arrays]
+    if absent:
+        raise ValueError(
+            f"{where}: expected keys {', '.join(_KEYS)}, got {sorted(arrays)} (absent: {absent[0]})"
+        )
+    if ("subject_train" in arrays) != ("subject_test" in arrays):
+        raise ValueError(f"{where}: expected subject_train and subject_test together, got {sorted(arrays)}")
+    sides = tuple(_npz_side(where, arrays, side) for side in ("train", "test"))
+    shapes = [side[0].shape[1:] for side in sides]
+    if shapes[0] != shapes[1]:
+        got = f"{list(sides[0][0].shape)} and {list(sides[1][0].shape)}"
+        raise ValueError(f"{where}: expected x_train and x_test to have equal sample shapes, got {got}")
+    if (sides[0][0].dtype == np.uint8) != (sides[1][0].dtype == np.uint8):
+        got = f"{sides[0][0].dtype} and {sides[1][0].dtype}"
+        raise ValueError(f"{where}: expected x_train and x_test to have one dtype, got {got}")
+    return sides
+
+
+def _npz_side(where: str, arrays: dict[str, np.ndarray], side: str) -> _Side:
+    x, y, subjects = arrays[f"x_{side}"], arrays[f"y_{side}"], arrays.get(f"subject_{side}")
+    if x.dtype.kind not in "iuf":
+        raise ValueError(f"{where}: expected x_{side} to be integers or floats, got {x.dtype}")
+    if x.ndim not in (2, 3, 4) or x.size == 0:
+        raise ValueError(
+            f"{where}: expected x_{side} of shape [N, F], [N, C, L] or [N, C, H, W], got {list(x.shape)}"
+        )
+    if y.shape != (len(x),):
+        raise ValueError(f"{where}: expected y_{side} of shape [{len(x)}], got {list(y.shape)}")
+    if y.dtype.kind not in "US":
+        y = integer_column(where, y, f"y_{side}")
+    elif y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8")
+    if subjects is not None:
+        subjects = integer_column(where, subjects, f"subject_{side}")
+        if len(subjects) != len(x):
+            raise ValueError(
+                f"{where}: expected subject_{side} of shape [{len(x)}], got {list(subjects.shape)}"
+            )
+    return x, y, subjects
+
+
+def _read_csv(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
+    header, *rows = list(csv.reader(raw.decode("utf-8-sig", "replace").splitlines())) or [[]]
+    names = [name.strip() for name in header]
+    rows = [row for row in rows if row]
+    label = pick(where, names, LABEL_NAMES, "label")
+    subject = next((n for n in names if n.lower() in SUBJECT_NAMES), None)
+    split = next((n for n in names if n.lower() == "split"), None)
+    features = [i for i, name in enumerate(names) if name not in (label, subject, split)]
+    if not rows or not features:
+        raise ValueError(
+            f"{where}: expected rows and feature columns, got {len(rows)} rows, {len(features)} features"
+        )
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(names):
+            raise ValueError(
+                f"{where}: expected {len(names)} fields in every line, got {len(row)} in line {number}"
+            )
+    x = _numbers(where, [[row[i] for i in features] for row in rows])
+    labels = _labels([row[names.index(label)].strip() for row in rows])
+    persons = None
+    if subject is not None:
+        column = _numbers(where, [[row[names.index(subject)]] for row in rows])[:, 0]
+        persons = integer_column(where, column, f"column {subject}")
+    sides = None if split is None else [row[names.index(split)].strip().lower() for row in rows]
+    train, test = _csv_split(where, labels, persons, sides, request)
+    return tuple(
+        (x[rows_], labels[rows_], None if persons is None else persons[rows_]) for rows_ in (train, test)
+    )
+
+
+def _csv_split(
+    where: str, labels: np.ndarray, persons: np.ndarray | None, sides: list[str] | None, request: Request
+) -> tuple[np.ndarray, np.ndarray]:
+    if sides is not None and request.split in (None, "official"):
+        wrong = sorted(set(sides) - {"train", "test"})
+        if wrong:
+            raise ValueError(f"{where}: expected split to be train or test, got {wrong[:5]}")
+        test = np.array(sides) == "test"
+        return ~test, test
+    if persons is not None:
+        return split_persons(where, request.split or "hdqt", persons, request.seed)
+    if request.split is not None:
+        raise ValueError(f"{where}: expected a subject column for split {request.split!r}, got none")
+    return stratified(labels, request.seed)
+
+
+def _labels(column: list[str]) -> np.ndarray:
+    """Integers if every label is one, else the strings themselves."""
+    try:
+        return np.array([int(word) for word in column], dtype=np.int64)
+    except ValueError:
+        return np.array(column)
+
+
+def _numbers(where: str, rows: list[list[str]]) -> np.ndarray:
+    try:
+        return np.array(rows, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: expected only numbers in the feature columns, got {str(error)!r}"
+        ) from None

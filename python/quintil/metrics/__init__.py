@@ -1,0 +1,53 @@
+"""Numbers derived from stored confusion counts, and their statistics over seeds. Imports nothing else of quintil."""
+
+from .accuracy import (
+    FORMULAS,
+    accuracy,
+    accuracy_matrix,
+    auc,
+    bwt,
+    class_accuracy,
+    class_accuracy_matrix,
+    confusion_counts,
+    forgetting_chaudhry,
+    forgetting_class_best,
+    forgetting_class_best_old,
+    forgetting_init,
+    forgetting_max_incl,
+    forgetting_relative,
+    fwt,
+    intransigence,
+    macro_f1,
+    task_metrics,
+)
+from .results import RunResult, SeedResult, read_run, read_seed
+from .statistics import Estimate, estimate, paired_difference, t_quantile
+
+__all__ = [
+    "FORMULAS",
+    "Estimate",
+    "RunResult",
+    "SeedResult",
+    "accuracy",
+    "accuracy_matrix",
+    "auc",
+    "bwt",
+    "class_accuracy",
+    "class_accuracy_matrix",
+    "confusion_counts",
+    "estimate",
+    "forgetting_chaudhry",
+    "forgetting_class_best",
+    "forgetting_class_best_old",
+    "forgetting_init",
+    "forgetting_max_incl",
+    "forgetting_relative",
+    "fwt",
+    "intransigence",
+    "macro_f1",
+    "paired_difference",
+    "read_run",
+    "read_seed",
+    "t_quantile",
+    "task_metrics",
+]
