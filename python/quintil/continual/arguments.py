@@ -1,0 +1,272 @@
+"""Command-line options shared by every script, and their translation into a RunConfig [CIL 6].
+
+Names are those most code bases of the field use; the HDQT authors' spellings are accepted as aliases. An option that
+is not given keeps the value of the preset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from quintil.metrics import FORMULAS
+from quintil.schemes import HDQT
+
+from .config import MODELS, NORMS, RunConfig
+from .exemplars import POLICIES, SELECTIONS
+from .learner import find_learner, learner_names
+
+_DATASET_ALIASES = {"pamap": "pamap2"}
+_MODEL_ALIASES = {"memo_resnet32": "resnet32", "memo_fcnet": "fcnet"}
+_QUANT_ALIASES = {"noq": "none", "ours": "hdqt"}
+_SITES = {
+    "quant_fwd_wgt": "fw", "quant_fwd_act": "fa", "quant_bwd_wgt": "b1w",
+    "quant_bwd_grad1": "b1g", "quant_bwd_act": "b2a", "quant_bwd_grad2": "b2g",
+}  # fmt: skip
+_SITE_FLAGS = {
+    "quant_fwd_wgt": ("--quantFWDWgt", "-qfwdw"), "quant_fwd_act": ("--quantFWDAct", "-qfwda"),
+    "quant_bwd_wgt": ("--quantBWDWgt", "-qbwdw"), "quant_bwd_act": ("--quantBWDAct", "-qbwda"),
+    "quant_bwd_grad1": ("--quantBWDGrad1", "-qbwdg1"), "quant_bwd_grad2": ("--quantBWDGrad2", "-qbwdg2"),
+}  # fmt: skip
+_INACTIVE = (
+    ("--quantUpdateP",), ("--quantUpdateLowThr",), ("--quantUpdateHighThr",), ("--quantReplaySize",),
+    ("--quantCalibrate",), ("--num_workers", "-j"),
+)  # fmt: skip
+
+
+def parse_bool(text: str) -> bool:
+    """true/false/1/0, nothing else: a plain `type=bool` would take the text "False" for true."""
+    values = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"expected true, false, 1 or 0, got {text!r}")
+    return values[text.lower()]
+
+
+class _IntegerList(argparse.Action):
+    """Integers separated by spaces or commas; leading zeros are allowed, texts are refused."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Sequence[str], option_string: str | None = None) -> None:
+        numbers = []
+        for text in ",".join(values).replace("[", "").replace("]", "").split(","):
+            if text.strip():
+                try:
+                    numbers.append(int(text))
+                except ValueError:
+                    parser.error(f"argument {option_string}: expected integers, got {text.strip()!r}")
+        setattr(namespace, self.dest, tuple(numbers))
+
+
+def metric_help() -> str:
+    """Names and formulas of all metrics, for the end of a --help text."""
+    width = max(map(len, FORMULAS)) + 2
+    rows = [f"  {name:<{width}}{formula}" for name, formula in FORMULAS.items()]
+    heading = "metrics (a[t,j]: accuracy on task j after task t; cnn = linear head, nme = nearest mean of exemplars):"
+    return "\n".join([heading, *rows])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all options of a class-incremental run to a parser."""
+    _add_task_arguments(parser.add_argument_group("data and tasks"))
+    _add_memory_arguments(parser.add_argument_group("method and exemplar memory"))
+    _add_training_arguments(parser.add_argument_group("training"))
+    _add_network_arguments(parser.add_argument_group("network"))
+    _add_quantisation_arguments(parser.add_argument_group("quantisation"))
+    _add_run_arguments(parser.add_argument_group("run"))
+
+
+def _flag(group: Any, *names: str, help: str) -> None:
+    group.add_argument(*names, type=parse_bool, nargs="?", const=True, metavar="BOOL", help=help)
+
+
+def _add_task_arguments(group: Any) -> None:
+    group.add_argument("--dataset", "--datasets", help="data set name, see quintil.data.names()")
+    group.add_argument("--data_root", "--data-root", help="folder with the publisher's files")
+    _flag(group, "--download", help="fetch absent files into the data root")
+    group.add_argument("--features_file", help="ready feature table (.npz, .csv, .mat) instead of the original files")
+    group.add_argument("--split", help="official | hdqt (persons drawn by the seed) | loso[:person] | subjects:JSON")
+    group.add_argument("--normalise", "--normalize", help="none | minmax_all | minmax_train | zscore_train")
+    group.add_argument("--subjects_drop", nargs="*", action=_IntegerList, help="persons to leave out")
+    group.add_argument("--classes_drop", nargs="*", action=_IntegerList, help="original class numbers to leave out")
+    group.add_argument(
+        "--init_cls", "-init", "--nc-first-task", "--nb_cl_fg", "--initial-increment", type=int,
+        help="classes of the first task",
+    )  # fmt: skip
+    group.add_argument("--increment", "-incre", "--incre", "--nb_cl", type=int, help="classes of every later task")
+    group.add_argument(
+        "--seed", "-seed", "--random_seed", nargs="+", action=_IntegerList, dest="seeds", metavar="N",
+        help="one run per seed; numbers like 01056 are read as 1056",
+    )  # fmt: skip
+    group.add_argument("--order_seed", type=int, help="seed of the class order (default: the run's seed)")
+    group.add_argument("--class_order", help="icarl | identity | comma-separated class indices")
+    _flag(group, "--shuffle", help="false: keep the classes in their own order")
+
+
+def _add_memory_arguments(group: Any) -> None:
+    known = ", ".join(learner_names())
+    group.add_argument(
+        "--method", "--model_name", "-model", "--approach", help=f"{known} (nocl = offline)"
+    )  # fmt: skip
+    group.add_argument(
+        "--memory_size", "-ms", "--buffer_size", "--num-exemplars", "--memory", type=int,
+        help="exemplars in total: floor(memory_size / seen classes) per class",
+    )  # fmt: skip
+    group.add_argument(
+        "--memory_per_class", "--num-exemplars-per-class", "--nb_protos", type=int,
+        help="exemplars of every class; the memory grows with the classes",
+    )  # fmt: skip
+    group.add_argument("--memory_policy", choices=POLICIES, help="what memory_size counts")
+    _flag(group, "--fixed_memory", help="another name of --memory_policy per_class (fixed per class, growing total)")
+    group.add_argument("--exemplar_selection", "--exemplar-selection", choices=SELECTIONS)
+    group.add_argument("--T", "--temperature", type=float, help="temperature of the distillation (2)")
+    group.add_argument("--lamda", "--lambda_kd", "--lamb", type=float, help="weight of the distillation")
+    _flag(group, "--kd_tau2", help="multiply the distillation by T^2")
+    _flag(group, "--all_outputs", help="fine-tuning: cross-entropy over all seen classes instead of the new ones")
+
+
+def _add_training_arguments(group: Any) -> None:
+    both = "; every task unless the init_ option is given"
+    group.add_argument("--epochs", "--num-epochs", type=int, help=f"epochs per task{both}")
+    group.add_argument("--init_epoch", type=int, help="epochs of the first task")
+    group.add_argument("--lr", "--lrate", type=float, help=f"learning rate{both}")
+    group.add_argument("--init_lr", type=float, help="learning rate of the first task")
+    for name, what in (("--milestones", f"epochs at which the rate falls{both}"), ("--init_milestones", "first task")):
+        group.add_argument(name, nargs="*", action=_IntegerList, metavar="N", help=what)
+    group.add_argument("--lr_decay", type=float, help=f"factor at each milestone{both}")
+    group.add_argument("--init_lr_decay", type=float, help="first task")
+    group.add_argument("--weight_decay", type=float, help=f"weight decay{both}")
+    group.add_argument("--init_weight_decay", type=float, help="first task")
+    group.add_argument("--momentum", type=float)
+    group.add_argument("--batch_size", type=int)
+    _flag(group, "--hdqt_compat_lr", help="constant rate, as the authors' text milestones gave: clears all milestones")
+
+
+def _add_network_arguments(group: Any) -> None:
+    group.add_argument(
+        "--model", "--model_type", "-net", "--network", "--convnet_type", "--backbone",
+        choices=(*MODELS, *_MODEL_ALIASES), help="default: fcnet for tables, resnet32 for images",
+    )  # fmt: skip
+    group.add_argument("--in_dim", type=int, help="values per sample, checked against the data")
+    group.add_argument("--fc_hid_dim", type=int, help="hidden width of fcnet (default: its input)")
+    group.add_argument("--fc_nr_hid", type=int, help="further hidden layers of fcnet")
+    _flag(group, "--half_dims", help="fcnet with half the widths")
+    _flag(group, "--bias", help="classifier with bias")
+    group.add_argument("--norm", choices=NORMS, help="normalisation inside fcnet")
+
+
+def _add_quantisation_arguments(group: Any) -> None:
+    group.add_argument(
+        "--quant", "--quantMethod", "-qmethod", choices=("none", "hdqt", *_QUANT_ALIASES), default="none",
+        help="none (alias noq): float32; hdqt (alias ours): integer forward and backward",
+    )  # fmt: skip
+    group.add_argument("--bits", "--quantBits", type=int, help="operand bits (4)")
+    group.add_argument("--accumulator_bits", "--acc_bits", "--quantAccBits", type=int, help="accumulator bits (8)")
+    group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32)")
+    group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
+    _flag(group, "--paper_compat", help="HDQT.paper(): the authors' published arithmetic instead of the defaults")
+    for dest, aliases in _SITE_FLAGS.items():
+        group.add_argument(f"--{dest}", *aliases, dest=dest, choices=("int", "stoch"), help=argparse.SUPPRESS)
+    _flag(group, "--hadamard_off", "--quantHadOff", help="no Hadamard transform")
+    _flag(group, "--requantize", "--quantRequantize", help="re-quantise transformed codes (true)")
+    for name, alias in (("--acc_fwd", "--quantAccFWD"), ("--acc_bwd", "--quantAccBWD")):
+        where = "forward" if name == "--acc_fwd" else "backward"
+        group.add_argument(name, alias, choices=("int", "noq"), help=f"noq: no accumulator limit in the {where}")
+    for names in _INACTIVE:
+        group.add_argument(*names, help=argparse.SUPPRESS)
+
+
+def _add_run_arguments(group: Any) -> None:
+    group.add_argument("--results_dir", help="folder for all results (runs)")
+    group.add_argument("--exp_name", "--prefix", "-p", help="experiment folder inside it")
+    group.add_argument("--threads", type=int, help="torch threads")
+    group.add_argument("--eval_every", type=int, help="also test every so many epochs (0: after each task only)")
+    group.add_argument("--limit_batches", type=int, help="stop each epoch after so many batches (0: whole epochs)")
+    _flag(group, "--hdqt_rounding", help="forgetting_class_best rounded to two digits as in the authors' code")
+    group.add_argument("--force", action="store_true", help="train again even where a seed is finished")
+    group.add_argument("--device", "-d", "--gpu", default="cpu", help="cpu (or -1)")
+
+
+def config_from(args: argparse.Namespace, preset: RunConfig) -> RunConfig:
+    """The configuration of parsed options on top of a preset; ValueError for combinations that make no sense."""
+    if args.device not in ("cpu", "-1"):
+        raise NotImplementedError(f"config_from: expected device to be cpu, got {args.device!r}")
+    names = {field.name for field in dataclasses.fields(RunConfig)} - {"scheme", "skip", "class_order"}
+    changes = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    changes |= _task_changes(args) | _memory_changes(args, preset)
+    if args.hdqt_compat_lr:
+        changes |= {"milestones": (), "init_milestones": None}
+    changes["scheme"] = scheme_from(args)
+    return preset.replace(**changes)
+
+
+def _task_changes(args: argparse.Namespace) -> dict:
+    changes: dict[str, Any] = {}
+    if args.dataset is not None:
+        changes["dataset"] = _DATASET_ALIASES.get(args.dataset, args.dataset)
+    if args.method is not None:
+        changes["method"] = find_learner(args.method).name
+    if args.model is not None:
+        changes["model"] = _MODEL_ALIASES.get(args.model, args.model)
+    if args.class_order in ("icarl", "identity"):
+        changes["class_order"] = args.class_order
+    elif args.class_order is not None:
+        try:
+            changes["class_order"] = tuple(int(text) for text in args.class_order.split(","))
+        except ValueError:
+            raise ValueError(
+                f"config_from: expected class_order to be icarl, identity or integers, got {args.class_order!r}"
+            ) from None
+    elif args.shuffle is False:
+        changes["class_order"] = "identity"
+    return changes
+
+
+def _memory_changes(args: argparse.Namespace, preset: RunConfig) -> dict:
+    per_class = args.memory_per_class is not None
+    if per_class and (args.memory_size is not None or args.memory_policy == "total"):
+        raise ValueError("config_from: expected memory_per_class without memory_size or memory_policy total, got both")
+    if per_class:
+        return {"memory_size": args.memory_per_class, "memory_policy": "per_class"}
+    if args.fixed_memory:
+        return {"memory_policy": "per_class"}
+    return {}
+
+
+def scheme_from(args: argparse.Namespace) -> HDQT | None:
+    """The quantisation scheme of parsed options, None for float32; ValueError if options without a scheme are given."""
+    if _QUANT_ALIASES.get(args.quant, args.quant) == "none":
+        given = [name for name in ("bits", "accumulator_bits", "tile_size", "paper_compat") if getattr(args, name)]
+        if given and args.quant == "none":
+            raise ValueError(f"config_from: expected quant to be hdqt with {', '.join(given)}, got none")
+        return None
+    base = HDQT.paper() if args.paper_compat else HDQT()
+    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize")
+    changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
+    if args.hadamard_off:
+        changes["hadamard"] = "none"
+    rounding = {site: getattr(args, flag) for flag, site in _SITES.items() if getattr(args, flag) is not None}
+    if rounding:
+        sites = [s for s in _SITES.values() if rounding.get(s, "stoch" if s in base.stochastic else "int") == "stoch"]
+        changes["stochastic"] = tuple(sites)
+    limit = changes.get("accumulator_bits", base.accumulator_bits)
+    if args.acc_bwd == "noq":
+        changes["backward_accumulator_bits"] = 32
+    if args.acc_fwd == "noq":
+        changes.setdefault("backward_accumulator_bits", base.backward_accumulator_bits or limit)
+        changes["accumulator_bits"] = 32
+    return dataclasses.replace(base, **changes)
+
+
+def notes(args: argparse.Namespace) -> list[str]:
+    """Sentences to print before the plan: active compatibility switches and options that do nothing here."""
+    lines = []
+    if args.fixed_memory:
+        lines.append("note: fixed_memory means a fixed number per class, so the total grows with the classes")
+    for switch in ("hdqt_compat_lr", "hdqt_rounding", "paper_compat"):
+        if getattr(args, switch):
+            lines.append(f"note: compatibility switch --{switch} is on")
+    for option, *_ in _INACTIVE:
+        if getattr(args, option.lstrip("-")) is not None:
+            lines.append(f"note: {option} is accepted and has no effect")
+    return lines

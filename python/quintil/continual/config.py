@@ -1,0 +1,199 @@
+"""All options of one class-incremental run, checked once, and the names derived from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quintil.schemes import Scheme
+
+from .exemplars import POLICIES, SELECTIONS
+
+MODELS = ("fcnet", "resnet20", "resnet32")
+NORMS = ("none", "layer", "batch")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Options of a run; names are those of the command line [CIL 6].
+
+    dataset, data_root, split, normalise, features_file, subjects_drop, classes_drop, download: see
+        `quintil.data.load`.
+    method: a learner's name. model: fcnet, resnet20 or resnet32, None = by the data (images: resnet32).
+    init_cls, increment: classes of the first and of every later task; init_cls None = increment; increment 0 with
+        init_cls None = one task with all classes.
+    seeds: one run each. order_seed draws the class order (None = the run's own seed); class_order: None (drawn),
+        "icarl", "identity", or a list of class indices.
+    memory_size, memory_policy, exemplar_selection: exemplars; `memory_size` counts per class if the policy is
+        per_class.
+    epochs, lr, milestones, lr_decay, weight_decay: every task; the init_* values replace them in the first task
+        (None = the same). SGD with `momentum`; the rate is multiplied by lr_decay at each milestone (epochs,
+        integers); no milestones = constant rate.
+    T, lamda, kd_tau2: temperature, weight of the distillation (None = the learner's own) and whether it is
+        multiplied by T^2. all_outputs: fine-tuning with the cross-entropy over all seen classes.
+    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. bias: gives the classifier a bias.
+    scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
+    eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
+        ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
+    hdqt_rounding: forgetting_class_best rounded as in the HDQT authors' code.
+    threads: torch threads while the run lasts (None = as set). results_dir, exp_name: where the run goes.
+    """
+
+    dataset: str
+    method: str = "icarl"
+    model: str | None = None
+    init_cls: int | None = None
+    increment: int = 2
+    seeds: tuple[int, ...] = (0,)
+    order_seed: int | None = None
+    class_order: str | tuple[int, ...] | None = None
+    memory_size: int = 2000
+    memory_policy: str = "total"
+    exemplar_selection: str = "herding"
+    epochs: int = 100
+    lr: float = 0.1
+    milestones: tuple[int, ...] = ()
+    lr_decay: float = 0.1
+    weight_decay: float = 2e-4
+    init_epoch: int | None = None
+    init_lr: float | None = None
+    init_milestones: tuple[int, ...] | None = None
+    init_lr_decay: float | None = None
+    init_weight_decay: float | None = None
+    momentum: float = 0.9
+    batch_size: int = 128
+    T: float = 2.0
+    lamda: float | None = None
+    kd_tau2: bool = False
+    all_outputs: bool = False
+    in_dim: int | None = None
+    fc_hid_dim: int | None = None
+    fc_nr_hid: int = 0
+    half_dims: bool = False
+    norm: str = "none"
+    bias: bool = False
+    scheme: Scheme | None = None
+    skip: tuple[str, ...] = ()
+    data_root: str | None = None
+    split: str | None = None
+    normalise: str | None = None
+    features_file: str | None = None
+    subjects_drop: tuple[int, ...] | None = None
+    classes_drop: tuple[int, ...] | None = None
+    download: bool = False
+    eval_every: int = 0
+    limit_batches: int = 0
+    hdqt_rounding: bool = False
+    threads: int | None = None
+    results_dir: str = "runs"
+    exp_name: str = "default"
+
+    def __post_init__(self) -> None:
+        for name in ("milestones", "init_milestones"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_integers(name, value)
+                object.__setattr__(self, name, tuple(value))
+        for name, low in _INTEGER_MINIMA.items():
+            _require(name, getattr(self, name), int, low)
+        for name, low in _NUMBER_MINIMA.items():
+            _require(name, getattr(self, name), (int, float), low)
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise ValueError(f"RunConfig: expected {name} to be one of {', '.join(allowed)}, got {value!r}")
+        _require_integers("seeds", self.seeds)
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"RunConfig: expected seeds to be different integers in 0..2^32-1, got {self.seeds}")
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """A copy with some options changed; unknown names raise ValueError."""
+        known = {field.name for field in dataclasses.fields(self)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise ValueError(f"RunConfig: expected known options, got {', '.join(unknown)}")
+        return dataclasses.replace(self, **changes)
+
+    def schedule(self, first_task: bool) -> tuple[int, float, tuple[int, ...], float, float]:
+        """(epochs, lr, milestones, lr_decay, weight_decay) of the first or of a later task."""
+        later = (self.epochs, self.lr, self.milestones, self.lr_decay, self.weight_decay)
+        if not first_task:
+            return later
+        init = (self.init_epoch, self.init_lr, self.init_milestones, self.init_lr_decay, self.init_weight_decay)
+        return tuple(other if value is None else value for value, other in zip(init, later))
+
+    def first_classes(self, classes: int) -> int:
+        """Classes of the first task for a data set of `classes` classes."""
+        if self.init_cls is not None:
+            return self.init_cls
+        return self.increment or classes
+
+    def directory(self, classes: int) -> Path:
+        """runs/<exp>/<dataset>_<method>_B<init>_Inc<inc>[_<scheme>] for a data set of `classes` classes [CIL 7]."""
+        name = f"{self.dataset}_{self.method}_B{self.first_classes(classes)}_Inc{self.increment}"
+        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+        if self.scheme is not None:
+            name += f"_{scheme_label(self.scheme)}"
+        return Path(self.results_dir) / self.exp_name / name
+
+    def resolved(self) -> dict:
+        """The options that decide a result, as plain JSON values (no paths, threads or lists of seeds)."""
+        values = dataclasses.asdict(dataclasses.replace(self, scheme=None))
+        for name in ("data_root", "features_file", "download", "threads", "results_dir", "exp_name", "seeds"):
+            del values[name]
+        scheme = None if self.scheme is None else self.scheme.to_dict()
+        return {**values, "scheme": scheme, "scheme_label": scheme_label(self.scheme)}
+
+
+_INTEGER_MINIMA = {
+    "init_cls": 1, "increment": 0, "memory_size": 1, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
+    "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
+}  # fmt: skip
+_NUMBER_MINIMA = {
+    "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
+    "momentum": 0, "lamda": 0, "T": 1e-6,
+}  # fmt: skip
+_CHOICES = {"memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS}
+
+
+def _require(name: str, value: Any, kinds: type | tuple[type, ...], low: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        wanted = "an integer" if kinds is int else "a number"
+        raise TypeError(f"RunConfig: expected {name} to be {wanted}, got {value!r} ({type(value).__name__})")
+    if not low <= value < float("inf"):
+        raise ValueError(f"RunConfig: expected {name} of at least {low}, got {value}")
+
+
+def _require_integers(name: str, values: Sequence[int]) -> None:
+    """Refuses texts: the string "50" as a milestone would silently never be reached."""
+    if isinstance(values, str) or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        raise TypeError(f"RunConfig: expected {name} to be integers, got {values!r}")
+
+
+def scheme_label(scheme: Scheme | None) -> str:
+    """Short name for folders, tables and curves: float32, hdqt_w4a4acc8, hdqt_w4a4acc8_paper.
+
+    A scheme that differs from the default and from the paper's in more than bits and accumulator ends in six digits
+    of a hash of its fields, so that two settings never share a folder.
+    """
+    if scheme is None:
+        return "float32"
+    kind = type(scheme)
+    label = scheme.name
+    widths = {name: getattr(scheme, name) for name in ("bits", "accumulator_bits") if hasattr(scheme, name)}
+    if len(widths) == 2:
+        label += f"_w{scheme.bits}a{scheme.bits}acc{scheme.accumulator_bits}"
+    if scheme == kind(**widths):
+        return label
+    paper = kind.paper() if hasattr(kind, "paper") else None
+    if paper is not None and scheme == dataclasses.replace(paper, **widths):
+        return f"{label}_paper"
+    text = json.dumps(scheme.to_dict(), sort_keys=True)
+    return f"{label}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"

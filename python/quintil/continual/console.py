@@ -1,0 +1,143 @@
+"""The text a run shows: the plan before training, a progress bar, one line per task, and the final table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from .config import scheme_label
+from .run import Observer, SeedSetup
+from .tasks import Task
+
+_MAX_PLAN_ROWS = 20
+
+
+def plan_text(setup: SeedSetup) -> str:
+    """What will be trained: data, tasks with classes and samples, exemplars, sizes, schedule, scheme."""
+    config, tasks, learner, dataset = setup.config, setup.tasks, setup.learner, setup.dataset
+    sample = dataset.transform(dataset.x_train[:1])
+    lines = [
+        f"plan  {config.dataset}, {config.method} ({learner.variant}), {scheme_label(config.scheme)}",
+        f"  data      {len(dataset.y_train)} training and {len(dataset.y_test)} test samples of shape "
+        f"{list(sample.shape[1:])}, split {config.split or 'default'}, normalise {config.normalise or 'default'}",
+        f"  seeds     {' '.join(map(str, config.seeds))} (first: {setup.seed}; class order from "
+        f"{'the seed' if config.order_seed is None else config.order_seed})",
+        f"  network   {type(learner.net.backbone).__name__}, {learner.net.backbone.out_features} features, "
+        f"{sum(p.numel() for p in learner.net.backbone.parameters()):,} parameters without the head",
+    ]
+    for first in (True, False)[: len(tasks)]:
+        epochs, lr, milestones, decay, weight_decay = config.schedule(first)
+        falls = f"x{decay:g} at {', '.join(map(str, milestones))}" if milestones else "constant"
+        which = "first task" if first else "later tasks"
+        lines.append(
+            f"  {which:<12}{epochs} epochs, batch {config.batch_size}, SGD lr {lr:g} {falls}, momentum "
+            f"{config.momentum:g}, weight decay {weight_decay:g}"
+        )
+    lines += _task_rows(setup)
+    lines.append(f"  results   {setup.folder.path.parent}")
+    return "\n".join(lines)
+
+
+def _task_rows(setup: SeedSetup) -> list[str]:
+    tasks, memory = setup.tasks, setup.learner.memory
+    rows, seen = [], 0
+    sample_bytes = setup.dataset.x_train[0].numel() * setup.dataset.x_train.element_size()
+    for number, size in enumerate(tasks.sizes, start=1):
+        seen += size
+        train, test = tasks.counts(number)
+        labels = [str(setup.dataset.class_names[c]) for c in tasks.order[seen - size : seen]]
+        names = ", ".join(labels[:4]) + (", ..." if size > 4 else "")
+        row = f"  task {number:<5}{size} classes ({names}), {train} training and {test} test samples"
+        if memory is not None:
+            quota = memory.quota(seen)
+            row += f", then {quota} exemplars per class ({quota * seen * sample_bytes / 1e6:.2f} MB at most)"
+        rows.append(row)
+    if len(rows) > _MAX_PLAN_ROWS:
+        rows = [*rows[: _MAX_PLAN_ROWS - 1], f"  ... {len(rows) - _MAX_PLAN_ROWS} more tasks", rows[-1]]
+    return rows
+
+
+def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
+    """One line per task, both heads beside each other [CIL 7]."""
+
+    def both(name: str) -> str:
+        return " ".join(f"{tag.upper()} {record[tag][name]:.2f}" for tag in ("cnn", "nme") if tag in record)
+
+    linear = record["cnn"]
+    parts = [f"task {task.number}/{tasks}", f"classes 0-{task.last - 1} | {both('acc')}"]
+    if task.first:
+        parts.append(f"| old {linear['acc_old']:.1f} new {linear['acc_new']:.1f}")
+    parts.append(f"| AIA {linear['avg_inc_acc']:.2f}")
+    if task.first:
+        parts.append(f"| forget(old best) {linear['forgetting_class_best_old']:.1f}")
+    seconds = timing["train_s"] + timing["end_task_s"] + timing["eval_s"]
+    stages = f"train {_clock(timing['train_s'])}" + (f" herd {_clock(timing['herd_s'])}" if "herd_s" in timing else "")
+    parts.append(f"| {_clock(seconds)} ({stages})")
+    if record["exemplars"]:
+        parts.append(f"| mem {record['exemplars']} ex {record['exemplar_bytes'] / 1e6:.2f} MB")
+    return "  ".join(parts[:2]) + " " + " ".join(parts[2:])
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{seconds % 60:04.1f}" if seconds < 600 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Console(Observer):
+    """Prints the plan once, a progress bar over all epochs of a seed, and a line per task.
+
+    quiet: no plan and no task lines, only the bar. `label` stands before the bar's text.
+    """
+
+    def __init__(self, *, label: str = "", quiet: bool = False, stream: TextIO | None = None):
+        self.label, self.quiet = label, quiet
+        self.stream = sys.stdout if stream is None else stream
+        self._planned = False
+        self._bar: tqdm | None = None
+        self._tasks = 0
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=self.stream)
+
+    def on_seed(self, setup: SeedSetup) -> None:
+        if not self._planned and not self.quiet:
+            self.write(plan_text(setup))
+        self._planned = True
+        self._tasks = len(setup.tasks)
+        epochs = sum(setup.config.schedule(number == 0)[0] for number in range(self._tasks))
+        self._bar = tqdm(
+            total=epochs, desc=f"{self.label}seed {setup.seed}", unit="epoch", dynamic_ncols=True, leave=False, disable=None
+        )
+        if not self.quiet:
+            self.write(f"seed {setup.seed}")
+
+    def on_skip(self, seed: int, path: Path) -> None:
+        if not self.quiet:
+            self.write(f"seed {seed}  already finished, kept ({path})")
+
+    def on_epoch(self, task: Task, epoch: int, log: dict) -> None:
+        self._bar.set_postfix(task=f"{task.number}/{self._tasks}", loss=f"{log['loss']:.3f}", refresh=False)
+        self._bar.update()
+
+    def on_task(self, task: Task, record: dict, timing: dict) -> None:
+        if not self.quiet:
+            self.write(task_line(task, self._tasks, record, timing))
+
+    def on_finish(self, seed: int, summary: dict) -> None:
+        self.close()
+        if not self.quiet:
+            last = " ".join(f"{tag.upper()} {summary[f'last_acc_{tag}']:.2f}" for tag in _heads(summary))
+            average = " ".join(f"{tag.upper()} {summary[f'avg_inc_acc_{tag}']:.2f}" for tag in _heads(summary))
+            self.write(f"last {last} | AIA {average}")
+
+    def close(self) -> None:
+        """Remove the progress bar (also after an interrupt)."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _heads(summary: dict) -> list[str]:
+    return [tag for tag in ("cnn", "nme") if f"last_acc_{tag}" in summary]

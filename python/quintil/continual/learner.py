@@ -1,0 +1,245 @@
+"""The named phases every learner goes through, and the table of learners.
+
+    begin_task(task) -> train_epoch() ... -> end_task() -> predict(x, head="linear" | "nme")
+
+A learner is a small class that says which data it trains on and what its loss is; growing the head, the teacher, the
+memory, batches and optimiser are here. The training loop makes no DataLoader and waits for no number: one epoch is
+one shuffled copy of the samples, cut into views.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quintil.models import IncrementalNet
+from quintil.nn import quantize_
+
+from .config import RunConfig
+from .exemplars import ExemplarMemory, NearestMean
+from .streams import Streams
+from .tasks import Task
+
+_LEARNERS: dict[str, type[Learner]] = {}
+_ALIASES = {"nocl": "offline"}
+
+
+def learner(name: str) -> Callable[[type[Learner]], type[Learner]]:
+    """Class decorator that registers a learner under `name`; ValueError if the name is taken."""
+
+    def register(kind: type[Learner]) -> type[Learner]:
+        if name in _LEARNERS:
+            raise ValueError(f"learner: expected a new name, got {name!r} (already registered)")
+        _LEARNERS[name] = kind
+        kind.name = name
+        return kind
+
+    return register
+
+
+def learner_names() -> tuple[str, ...]:
+    """Names of all registered learners, sorted."""
+    return tuple(sorted(_LEARNERS))
+
+
+def find_learner(name: str) -> type[Learner]:
+    """The learner class of a name or alias; ValueError naming the known ones."""
+    kind = _LEARNERS.get(_ALIASES.get(name, name))
+    if kind is None:
+        raise ValueError(f"find_learner: expected method to be one of {', '.join(learner_names())}, got {name!r}")
+    return kind
+
+
+class Learner:
+    """Base of all learners.
+
+    net: the growing net, moved to the scheme's layers here. config: the run's options. dataset: gives `transform`
+    and `augment` (`quintil.data.Dataset`). streams: the run's random streams. classes: all classes of the run.
+    """
+
+    name: str
+    variant = "cross-entropy over all seen classes"  # one sentence for plan and report
+    uses_memory = False
+    uses_teacher = False
+    single_task = False
+    full_head = False  # the head has all outputs from the first task on
+
+    def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
+        self.net, self.config, self.streams, self.classes = net, config, streams, classes
+        self.transform, self.augment = dataset.transform, dataset.augment
+        self.memory: ExemplarMemory | None = None
+        if self.uses_memory:
+            self.memory = ExemplarMemory(config.memory_size, config.memory_policy, config.exemplar_selection)
+            self.memory.quota(classes)
+        self.nearest_mean: NearestMean | None = None
+        self.teacher: nn.Module | None = None
+        self.known = self.seen = 0
+        self.seconds: dict[str, float] = {}
+
+    # What a learner may replace -----------------------------------------------------------------------------------
+
+    def training_data(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Raw samples and labels to train on: the task's own, and the memory if there is one."""
+        if self.memory is None or len(self.memory) == 0:
+            return task.x, task.y
+        return torch.cat([task.x, self.memory.x]), torch.cat([task.y, self.memory.y])
+
+    def loss_parts(self, logits: Tensor, labels: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
+        """Loss terms by name ("ce", "kd", "bce"), each already weighted; their sum is minimised.
+
+        logits [N, outputs]; teacher: logits [N, known] of the frozen previous net, None without a teacher.
+        """
+        return {"ce": F.cross_entropy(logits, labels)}
+
+    # The phases ---------------------------------------------------------------------------------------------------
+
+    def begin_task(self, task: Task) -> None:
+        """Grow the head, collect the training data, cache the teacher's logits, make the optimiser."""
+        self.seconds = {}
+        self.task, self.known, self.seen = task, task.first, task.last
+        self.net.grow(self.classes if self.full_head else task.last, generator=self.streams["init"])
+        if self.config.scheme is not None:
+            quantize_(self.net, self.config.scheme, skip=self.config.skip)
+        samples, self._labels = self.training_data(task)
+        self._samples = samples if self.augment is not None else self._inputs(samples)
+        self._replayed = 0 if self.memory is None else len(self.memory)
+        self._teacher_logits = None
+        if self.teacher is not None and self.augment is None:
+            self._teacher_logits = self._batched(lambda x: self.teacher(x)[:, : self.known], self._samples)
+        self.epochs, lr, milestones, decay, weight_decay = self.config.schedule(task.number == 1)
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            parameters, lr=lr, momentum=self.config.momentum, weight_decay=weight_decay, fused=True
+        )
+        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples."""
+        self.net.train()
+        lr = self.optimizer.param_groups[0]["lr"]
+        sizes, hits, losses = [], [], []
+        for x, y, old in self._epoch_batches():
+            logits = self.net(x)
+            if old is None and self.teacher is not None:
+                with torch.no_grad():
+                    old = self.teacher(x)[:, : self.known]
+            parts = self.loss_parts(logits, y, old)
+            values = list(parts.values())
+            loss = values[0] if len(values) == 1 else sum(values[1:], values[0])
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            sizes.append(y.numel())
+            hits.append((logits.detach()[:, : self.seen].argmax(1) == y).sum())
+            losses.append(torch.stack([value.detach() for value in values]))
+        self.scheduler.step()
+        weights = torch.tensor(sizes, dtype=torch.float64)
+        means = (torch.stack(losses).double() * weights.unsqueeze(1)).sum(0) / weights.sum()
+        log = dict(zip(parts, means.tolist()))
+        log = {"lr": lr, "loss": sum(log.values()), **log}
+        if not math.isfinite(log["loss"]):
+            raise FloatingPointError(
+                f"train_epoch: expected a finite loss, got {log['loss']} (task {self.task.number}, lr {lr})"
+            )
+        hit = int(torch.stack(hits).sum())
+        return {**log, "train_acc": 100.0 * hit / sum(sizes), "replayed": self._replayed}
+
+    @torch.no_grad()
+    def end_task(self) -> None:
+        """Choose exemplars with the net just trained, recompute all class means, freeze a copy as teacher."""
+        self.net.eval()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.memory is not None:
+            start = time.perf_counter()
+            task = self.task
+            self.memory.update(task.x, task.y, task.index, self.seen, self.features, self.streams["exemplars"])
+            self.nearest_mean = NearestMean(self.features(self.memory.x), self.memory.y, self.seen)
+            self.seconds["herd"] = time.perf_counter() - start
+        if self.uses_teacher:
+            self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self._samples = self._labels = self._teacher_logits = None
+
+    def heads(self) -> tuple[str, ...]:
+        """The heads that can predict now: "linear", and "nme" once there are exemplars."""
+        return ("linear",) if self.nearest_mean is None else ("linear", "nme")
+
+    @torch.no_grad()
+    def scores(self, x: Tensor, heads: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+        """Scores [N, seen classes] of raw samples by head, larger is better; one pass through the net for all heads.
+
+        Evaluation mode; batches of the training batch size in the given order, since a quantised layer's scale
+        depends on its batch.
+        """
+        heads = self.heads() if heads is None else heads
+        for head in heads:
+            if head not in self.heads():
+                raise ValueError(f"predict: expected head to be one of {', '.join(self.heads())}, got {head!r}")
+        self.net.eval()
+
+        def both(inputs: Tensor) -> Tensor:
+            features = self.net.features(inputs)
+            columns = {"linear": lambda: self.net.head(features)[:, : self.seen]}
+            columns["nme"] = lambda: self.nearest_mean.scores(features)
+            return torch.cat([columns[head]() for head in heads], dim=1)
+
+        table = self._batched(lambda raw: both(self._inputs(raw)), x)
+        return dict(zip(heads, table.split(self.seen, dim=1)))
+
+    def predict(self, x: Tensor, head: str = "linear") -> Tensor:
+        """Predicted labels int64 [N] (positions in the class order) of raw samples."""
+        return self.scores(x, (head,))[head].argmax(1)
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Features [N, d] of raw samples in evaluation mode."""
+        self.net.eval()
+        return self._batched(lambda raw: self.net.features(self._inputs(raw)), x)
+
+    # Helpers ------------------------------------------------------------------------------------------------------
+
+    def _inputs(self, raw: Tensor) -> Tensor:
+        return channels_last(self.transform(raw))
+
+    def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([function(batch) for batch in x.split(self.config.batch_size)])
+
+    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Inputs, labels and cached teacher logits (or None) of one shuffled epoch."""
+        order = torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
+        sizes = batch_sizes(order.numel(), self.config.batch_size)
+        if self.config.limit_batches:
+            sizes = sizes[: self.config.limit_batches]
+            order = order[: sum(sizes)]
+        samples = self._samples.index_select(0, order).split(sizes)
+        labels = self._labels.index_select(0, order).split(sizes)
+        cached: Any = [None] * len(sizes)
+        if self._teacher_logits is not None:
+            cached = self._teacher_logits.index_select(0, order).split(sizes)
+        for x, y, old in zip(samples, labels, cached):
+            if self.augment is not None:
+                x = channels_last(self.augment(x, self.streams["augment"]))
+            yield x, y, old
+
+
+def batch_sizes(samples: int, batch_size: int) -> list[int]:
+    """Sizes of the batches of one epoch; a last batch of one joins its neighbour, since BatchNorm needs two."""
+    sizes = [batch_size] * (samples // batch_size)
+    rest = samples % batch_size
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

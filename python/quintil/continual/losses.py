@@ -1,0 +1,37 @@
+"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5, C7]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0, *, tau_squared: bool = False) -> Tensor:
+    """[CIL C1] -(1/N) sum over batch and classes of softmax(teacher / T) log_softmax(student / T).
+
+    Mean over the batch, sum over the classes, not multiplied by T^2 unless `tau_squared`. The gradient with respect
+    to student is (softmax(student / T) - softmax(teacher / T)) / (T N). Both [N, classes]; ValueError otherwise.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"kd_loss: expected teacher of the shape of student, got {list(teacher.shape)} and {list(student.shape)}"
+        )
+    loss = F.cross_entropy(student / temperature, torch.softmax(teacher / temperature, dim=1))
+    return loss * temperature**2 if tau_squared else loss
+
+
+def new_class_loss(logits: Tensor, labels: Tensor, known: int) -> Tensor:
+    """[CIL C5] cross-entropy over the outputs of the new classes only; head rows below `known` get no gradient."""
+    return F.cross_entropy(logits[:, known:], labels - known)
+
+
+def icarl_bce_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+    """Binary cross-entropy of iCaRL's paper: mean over batch and all outputs.
+
+    The target is one-hot; its columns of the teacher's classes are sigmoid(teacher) [N, known] instead.
+    """
+    target = F.one_hot(labels, logits.size(1)).to(logits.dtype)
+    if teacher is not None:
+        target[:, : teacher.size(1)] = torch.sigmoid(teacher)
+    return F.binary_cross_entropy_with_logits(logits, target)

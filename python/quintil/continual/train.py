@@ -1,0 +1,49 @@
+"""What every training script does with its parsed options: plan, train, report, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from quintil import report
+from quintil.metrics import RunResult, read_run
+
+from .arguments import config_from, notes
+from .config import RunConfig
+from .console import Console
+from .run import run
+
+
+def train(args: argparse.Namespace, base: RunConfig) -> int:
+    """Run the options of `arguments.add_arguments` on top of `base`; returns the exit status.
+
+    Beside the run directory it writes report.md and the curves of all finished runs of the experiment. 130 after
+    Ctrl-C (finished tasks and seeds are kept), 2 for options or data that cannot be used.
+    """
+    console = Console()
+    try:
+        config = config_from(args, base)
+        for note in notes(args):
+            console.write(note)
+        path = run(config, console, force=args.force)
+    except KeyboardInterrupt:
+        console.close()
+        print("\nstopped; files of finished tasks are whole, finished seeds are kept", file=sys.stderr)
+        return 130
+    except (FileNotFoundError, NotImplementedError, TypeError, ValueError, FloatingPointError) as error:
+        console.close()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    runs = _runs(path.parent)
+    page = report.write_report([run.path for run in runs], path.parent)
+    console.write("\n" + report.plain_table(runs))
+    console.write(f"\nresults: {path}\nreport and curves: {page}")
+    return 0
+
+
+def _runs(experiment: Path) -> list[RunResult]:
+    """Runs of an experiment folder that have a finished seed."""
+    folders = sorted(folder for folder in experiment.iterdir() if folder.is_dir())
+    runs = [read_run(folder) for folder in folders if any(folder.glob("seed*/config.json"))]
+    return [run for run in runs if run.seeds]
