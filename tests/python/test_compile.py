@@ -1,0 +1,132 @@
+"""`torch.compile(fullgraph=True)` and `torch.export` of a conv+linear HDQT network with new seeds."""
+
+import pytest
+import torch
+from conftest import assert_same
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import quintil.functional as F
+
+SEEDS = [5, 77, 0, 1, 2**62 - 1, 2**32, 3, 123456789, 2**40]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.rand(6, 2, 3, 3) - 0.5)
+        self.weight = nn.Parameter(torch.rand(5, 6 * 36) * 0.2 - 0.1)
+        self.bias = nn.Parameter(torch.zeros(5))
+
+    def forward(self, x, seed: int):
+        x = torch.ops.quintil.hadamard_conv2d(x, self.kernel, None, [1, 1], [1, 1], seed=seed).relu()
+        return torch.ops.quintil.hadamard_linear(x.flatten(1), self.weight, self.bias, seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def gradients(net, x, seed):
+    net.zero_grad()
+    y = net(x, seed)
+    y.square().sum().backward()
+    return [y.detach()] + [p.grad.clone() for p in net.parameters()]
+
+
+@pytest.mark.parametrize(
+    "seeds", [SEEDS, sorted(SEEDS), sorted(SEEDS, reverse=True)], ids=["mixed", "ascending", "descending"]
+)
+def test_at_most_two_graphs_over_nine_seeds(seeds):
+    net, x = Net(), torch.rand(4, 2, 6, 6)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(net, backend=counter, fullgraph=True)
+    for seed in seeds:
+        want = gradients(net, x, seed)
+        for a, b in zip(gradients(compiled, x, seed), want):
+            assert_same(a, b, f"seed {seed}")
+    assert counter.frame_count <= 2, counter.frame_count
+
+
+def test_inductor_gives_the_same_training_step():
+    net, x = Net(), torch.rand(4, 2, 6, 6)
+    compiled = torch.compile(net, fullgraph=True)
+    for seed in (9, 10, 0):
+        want = gradients(net, x, seed)
+        got = gradients(compiled, x, seed)
+        assert_same(got[0], want[0])
+        for a, b in zip(got[1:], want[1:]):
+            assert_same(a, b)
+
+
+def test_seed_drawn_inside_a_full_graph():
+    net, x = Net(), torch.rand(4, 2, 6, 6)
+
+    def step(x):
+        return net(x, int(torch.randint(0, 2**62, ())))
+
+    def gradient():
+        net.zero_grad()
+        with torch._dynamo.config.patch(capture_scalar_outputs=True):
+            compiled(x).square().sum().backward()
+        return net.kernel.grad.clone()
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(step, backend=counter, fullgraph=True)
+    torch.manual_seed(2)
+    first, second = gradient(), gradient()
+    assert not torch.equal(first, second)
+    torch.manual_seed(2)
+    assert_same(gradient(), first)
+    assert counter.frame_count <= 2
+
+
+def test_functional_layers_compile_with_their_own_draw():
+    w, x = nn.Parameter(torch.rand(7, 20) - 0.5), torch.randn(6, 20)
+
+    def gradient(f):
+        w.grad = None
+        with torch._dynamo.config.patch(capture_scalar_outputs=True):
+            f(x, w).square().sum().backward()
+        return w.grad.clone()
+
+    compiled = torch.compile(F.hadamard_linear, backend="aot_eager", fullgraph=True)
+    torch.manual_seed(3)
+    eager = gradient(F.hadamard_linear)
+    torch.manual_seed(3)
+    assert_same(gradient(compiled), eager)
+    assert not torch.equal(gradient(compiled), gradient(compiled))
+
+
+def test_evaluation_compiles_to_one_graph_and_equals_eager():
+    net = Net().eval()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda x: net(x, None), backend=counter, fullgraph=True)
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.rand(4, 2, 6, 6)
+            assert_same(compiled(x), net(x, None))
+    assert counter.frame_count == 1
+
+
+def test_dynamic_batch():
+    net = Net()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(net, backend=counter, fullgraph=True, dynamic=True)
+    for batch in (4, 7, 13):
+        x = torch.rand(batch, 2, 6, 6)
+        for a, b in zip(gradients(compiled, x, 50 + batch), gradients(net, x, 50 + batch)):
+            assert_same(a, b)
+    assert counter.frame_count <= 2
+
+
+def test_export_with_a_dynamic_seed(tmp_path):
+    net, x = Net().eval(), torch.rand(4, 2, 6, 6)
+    program = torch.export.export(net, (x, 7), dynamic_shapes={"x": None, "seed": torch.export.Dim.DYNAMIC})
+    torch.export.save(program, tmp_path / "net.pt2")
+    loaded = torch.export.load(tmp_path / "net.pt2").module()
+    for seed in (7, 8, 2**50):
+        assert_same(loaded(x, seed), net(x, seed))

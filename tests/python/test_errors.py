@@ -1,0 +1,215 @@
+"""Every refusal: call, exception class, text. The same from CPU, Meta and under inference_mode."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import PACKAGE_ROOT
+
+import quintil  # noqa: F401  (registers torch.ops.quintil)
+
+ops = torch.ops.quintil
+
+
+def f32(*shape):
+    return torch.ones(shape)
+
+
+def i8(*shape):
+    return torch.ones(shape, dtype=torch.int8)
+
+
+def u8(*shape):
+    return torch.ones(shape, dtype=torch.uint8)
+
+
+def linear(x=(4, 8), weight=(3, 8), bias=None, dtype=torch.float32, **options):
+    return (
+        ops.hadamard_linear,
+        (f32(*x).to(dtype), f32(*weight).to(dtype), None if bias is None else f32(*bias)),
+        options,
+    )
+
+
+def conv(
+    x=(2, 3, 6, 6),
+    weight=(4, 3, 3, 3),
+    bias=None,
+    stride=(1, 1),
+    padding=(0, 0),
+    dilation=(1, 1),
+    dtype=torch.float32,
+    **options,
+):
+    tensors = (f32(*x).to(dtype), f32(*weight).to(dtype), None if bias is None else f32(*bias))
+    return ops.hadamard_conv2d, (*tensors, list(stride), list(padding), list(dilation)), options
+
+
+def mm(a, b, **options):
+    return ops.tiled_int_mm, (a, b), options
+
+
+V, T, N = ValueError, TypeError, NotImplementedError
+# (call, class, pattern after "<op>: expected "); the pattern must match the whole rest of the message
+LAYER_ROWS = [
+    (dict(bits=1), V, r"bits .*, got 1"),
+    (dict(bits=9), V, r"bits .*, got 9"),
+    (dict(bits=-4), V, r"bits .*, got -4"),
+    (dict(accumulator_bits=3), V, r"accumulator_bits .*, got 3"),
+    (dict(accumulator_bits=33), V, r"accumulator_bits .*, got 33"),
+    (dict(backward_accumulator_bits=3), V, r"backward_accumulator_bits .*, got 3"),
+    (dict(backward_accumulator_bits=64), V, r"backward_accumulator_bits .*, got 64"),
+    (dict(tile_size=-1), V, r"tile_size .*, got -1"),
+    (dict(backward_tile_size=-32), V, r"backward_tile_size .*, got -32"),
+    (dict(accumulate="sometimes"), V, r"accumulate .*, got '?\"?sometimes.*"),
+    (dict(overflow="explode"), V, r"overflow .*, got '?\"?explode.*"),
+    (dict(hadamard="fourier"), V, r"hadamard .*, got '?\"?fourier.*"),
+    (dict(hadamard_block=48), V, r"hadamard_block .*, got 48"),
+    (dict(hadamard_block=0), V, r"hadamard_block .*, got 0"),
+    (dict(hadamard_block=-64), V, r"hadamard_block .*, got -64"),
+    (dict(ste="bent"), V, r"ste .*, got '?\"?bent.*"),
+    (dict(dc_row="elsewhere"), V, r"dc_row .*, got '?\"?elsewhere.*"),
+    (dict(dc_row="separate"), N, r"dc_row .*, got '?\"?separate.*"),
+    (dict(stochastic="b1g,b3x"), V, r"stochastic .*, got .*b3x.*"),
+    (dict(range_fraction=0.0), V, r"range_fraction .*, got 0.*"),
+    (dict(range_fraction=-0.5), V, r"range_fraction .*, got -0\.5.*"),
+    (dict(range_fraction=float("nan")), V, r"range_fraction .*, got -?nan.*"),
+    (dict(hadamard="binary", requantize=False), N, r".*(requantize|binary).*, got .*"),
+    (dict(seed=-1), V, r"seed .*, got -1"),
+    (dict(dtype=torch.int32), T, r"x .*, got .*"),
+    (dict(dtype=torch.complex64), T, r"x .*, got .*"),
+]
+ROWS = [(build(**options), error, text) for build in (linear, conv) for options, error, text in LAYER_ROWS]
+ROWS += [
+    (
+        linear(x=(4, 7)),
+        V,
+        r"weight\.size\(1\) .*, got .*|x\.size\(-1\) .*, got .*|x .*, got .*|weight .*, got .*",
+    ),
+    (linear(weight=(8,)), V, r"weight .*, got .*"),
+    (linear(weight=(3, 8, 1)), V, r"weight .*, got .*"),
+    (linear(x=()), V, r"x .*, got .*"),
+    (linear(bias=(4,)), V, r"bias.* .*, got .*"),
+    (linear(bias=(1, 3)), V, r"bias.* .*, got .*"),
+    (conv(x=(3, 6, 6)), V, r"x .*, got .*"),
+    (conv(weight=(4, 3, 3)), V, r"weight .*, got .*"),
+    (conv(weight=(4, 1, 3, 3)), V, r"(weight|x)\.?.* .*, got .*"),
+    (conv(bias=(3,)), V, r"bias.* .*, got .*"),
+    (conv(stride=(0, 1)), V, r"stride .*, got .*0.*"),
+    (conv(stride=(1, -2)), V, r"stride .*, got .*-2.*"),
+    (conv(padding=(-1, 0)), V, r"padding .*, got .*-1.*"),
+    (conv(dilation=(0, 1)), V, r"dilation .*, got .*0.*"),
+    (conv(x=(2, 3, 2, 6)), V, r".*, got .*"),
+    (conv(conv_backward="sometimes"), V, r"conv_backward .*, got '?\"?sometimes.*"),
+    (conv(tile_order="hwck"), V, r"tile_order .*, got '?\"?hwck.*"),
+    ((ops.quantize, (f32(3), 1), {}), V, r"bits .*, got 1"),
+    ((ops.quantize, (f32(3), 9), {}), V, r"bits .*, got 9"),
+    ((ops.quantize, (i8(3), 4), {}), T, r"x .*, got .*"),
+    ((ops.quantize, (f32(3), 4), dict(range_fraction=-1.0)), V, r"range_fraction .*, got -1.*"),
+    ((ops.quantize, (f32(3, 2), 4), dict(scale=f32(2))), V, r"scale.* .*, got .*"),
+    ((ops.quantize, (f32(3, 2), 4), dict(scale=f32(3, 2))), V, r"scale.* .*, got .*"),
+    ((ops.quantize, (f32(3, 2), 4), dict(scale=i8(3))), T, r"scale .*, got .*"),
+    ((ops.quantize, (f32(3), 4), dict(seed=-5)), V, r"seed .*, got -5"),
+    ((ops.dequantize, (f32(3), f32()), {}), T, r"codes .*, got .*"),
+    ((ops.dequantize, (i8(3, 2), f32(2)), {}), V, r"scale.* .*, got .*"),
+    ((ops.dequantize, (i8(3), i8(3)), {}), T, r"scale .*, got .*"),
+    ((ops.pack_int4, (f32(3),), {}), T, r"codes .*, got .*"),
+    ((ops.pack_int4, (i8(),), {}), V, r"codes .*, got .*"),
+    ((ops.unpack_int4, (i8(3), 6), {}), T, r"packed .*, got .*"),
+    ((ops.unpack_int4, (u8(3), 7), {}), V, r"size .*, got 7.*"),
+    ((ops.unpack_int4, (u8(3), 4), {}), V, r"size .*, got 4.*"),
+    ((ops.unpack_int4, (u8(3), -1), {}), V, r"size .*, got -1.*"),
+    ((ops.unpack_int4, (u8(), 1), {}), V, r"packed .*, got .*"),
+    ((ops.hadamard_transform, (f32(3), 0), dict(hadamard="haar")), V, r"hadamard .*, got '?\"?haar.*"),
+    ((ops.hadamard_transform, (f32(3), 0), dict(block=3)), V, r"block .*, got 3"),
+    ((ops.hadamard_transform, (f32(3), 0), dict(block=0)), V, r"block .*, got 0"),
+    ((ops.hadamard_transform, (f32(3), 1), {}), V, r"dim .*, got 1.*"),
+    ((ops.hadamard_transform, (f32(3), -2), {}), V, r"dim .*, got -2.*"),
+    ((ops.hadamard_transform, (f32(), 0), {}), V, r"x .*, got .*|dim .*, got .*"),
+    ((ops.hadamard_transform, (torch.ones(3, dtype=torch.bool), 0), {}), T, r"x .*, got .*"),
+    ((ops.hadamard_transform, (torch.ones(3, dtype=torch.int64), 0), {}), T, r"x .*, got .*"),
+    (
+        mm(i8(4, 32), i8(31, 8)),
+        V,
+        r"b\.size\(0\) to equal a\.size\(1\), got 31 and 32 \(a is \[4, 32\], b is \[31, 8\]\)",
+    ),
+    (mm(i8(4), i8(4, 8)), V, r"a .*, got .*"),
+    (mm(i8(4, 4), i8(4, 8, 1)), V, r"b .*, got .*"),
+    (mm(f32(4, 4), i8(4, 8)), T, r"a .*, got .*"),
+    (mm(u8(4, 4), u8(4, 8)), T, r"b .*, got .*"),
+    (mm(i8(4, 4), i8(4, 4), tile_size=-1), V, r"tile_size .*, got -1"),
+    (mm(i8(4, 4), i8(4, 4), accumulator_bits=3), V, r"accumulator_bits .*, got 3"),
+    (mm(i8(4, 4), i8(4, 4), accumulator_bits=33), V, r"accumulator_bits .*, got 33"),
+    (mm(i8(4, 4), i8(4, 4), accumulate="never"), V, r"accumulate .*, got '?\"?never.*"),
+    (mm(i8(4, 4), i8(4, 4), overflow="trap"), V, r"overflow .*, got '?\"?trap.*"),
+    (mm(u8(1, 65794), i8(65794, 1)), V, r".*65,?793.*, got 65,?794.*"),
+    (mm(i8(1, 131072), i8(131072, 1)), V, r".*131,?071.*, got 131,?072.*"),
+    (
+        (ops.tile_saturation, (i8(4, 32), i8(31, 8)), {}),
+        V,
+        r"b\.size\(0\) to equal a\.size\(1\), got 31 and 32 .*",
+    ),
+    ((ops.tile_saturation, (i8(4, 4), i8(4, 4)), dict(tile_size=-2)), V, r"tile_size .*, got -2"),
+    ((ops.tile_saturation, (i8(4, 4), i8(4, 4)), dict(accumulator_bits=2)), V, r"accumulator_bits .*, got 2"),
+]
+
+
+def name_of(call) -> str:
+    return str(call[0]).rsplit(".", 1)[-1]
+
+
+def describe(call) -> str:
+    shown = [list(a.shape) if isinstance(a, torch.Tensor) else a for a in call[1]]
+    return f"{name_of(call)}-{shown}-{call[2]}"
+
+
+@pytest.mark.parametrize("place", ["cpu", "meta", "inference"])
+@pytest.mark.parametrize("call, error, text", ROWS, ids=[describe(row[0]) for row in ROWS])
+def test_refusal(call, error, text, place):
+    function, args, options = call
+    if place == "meta":
+        args, options = (
+            [v.to("meta") if isinstance(v, torch.Tensor) else v for v in args],
+            {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in options.items()},
+        )
+    with torch.inference_mode(place == "inference"):
+        with pytest.raises(error, match=rf"(?s)^{name_of(call)}: expected ({text})$") as caught:
+            function(*args, **options)
+    assert type(caught.value) is error
+    assert not str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("build", [linear, conv])
+def test_gradient_through_a_stochastic_site_needs_a_seed(build):
+    function, args, _ = build()
+    args = [a.requires_grad_() if isinstance(a, torch.Tensor) else a for a in args]
+    with pytest.raises(ValueError, match=rf"^{str(function).rsplit('.', 1)[-1]}: expected seed .*"):
+        function(*args).sum().backward()
+
+
+def test_torch_func_transforms_raise():
+    x, w = f32(4, 8), f32(3, 8)
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda x: ops.hadamard_linear(x, w, seed=1).sum())(x)
+
+
+def test_unknown_instruction_set_is_refused_at_import():
+    done = subprocess.run(
+        [sys.executable, "-c", "import quintil"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "QUINTIL_ISA": "abacus", "PYTHONPATH": str(PACKAGE_ROOT)},
+    )
+    assert done.returncode == 1, "an exception, not a crash"
+    assert "abacus" in done.stderr and "scalar" in done.stderr
+
+
+def test_nothing_is_printed(capfd):
+    for call, error, _ in ROWS[:12]:
+        with pytest.raises(error):
+            call[0](*call[1], **call[2])
+    out, err = capfd.readouterr()
+    assert out == "" and err == ""

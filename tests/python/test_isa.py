@@ -1,0 +1,178 @@
+"""Every runnable instruction set gives the bits of the scalar law, for 1, 2 and 3 threads.
+
+Run as a program (`test_isa.py OUT.pt`), this file writes the results of all ops under QUINTIL_ISA.
+"""
+
+import sys
+
+import pytest
+import torch
+
+import quintil
+import quintil.functional as F
+
+ops = torch.ops.quintil
+ALL_SITES = "fw,fa,b1w,b1g,b2a,b2g"
+
+
+def linear(b, k, n, signed=True, seed=5, **options):
+    x, w, bias, g = torch.randn(b, k), torch.rand(n, k) - 0.5, torch.randn(n), torch.randn(b, n)
+    leaves = [t.requires_grad_() for t in (x if signed else x.relu(), w, bias)]
+    y = ops.hadamard_linear(*leaves, seed=seed, **options)
+    return [y.detach(), *torch.autograd.grad(y, leaves, g)]
+
+
+def conv(x_shape, w_shape, stride=1, padding=1, seed=5, channels_last=False, **options):
+    x, w, bias = torch.randn(x_shape).relu(), torch.rand(w_shape) - 0.5, torch.randn(w_shape[0])
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    leaves = [t.requires_grad_() for t in (x, w, bias)]
+    y = ops.hadamard_conv2d(*leaves, [stride] * 2, [padding] * 2, seed=seed, **options)
+    return [y.detach(), *torch.autograd.grad(y, leaves, torch.randn(y.shape))]
+
+
+def element_ops():
+    for shape in ((1,), (3, 5), (7, 33), (2, 300), (31, 31), (4, 1030)):
+        x = torch.randn(shape) * torch.exp(torch.randn(shape))
+        for bits in (2, 4, 7, 8):
+            yield from ops.quantize(x, bits)
+            yield from ops.quantize(x, bits, seed=2**61 + bits, range_fraction=0.975)
+            yield from ops.quantize(x.abs(), bits, signed=False)
+            yield from ops.quantize(x, bits, narrow=False, scale=torch.tensor(0.1))
+        broken = x.clone()
+        broken.view(-1)[-1] = float("nan")
+        yield from ops.quantize(broken, 4)
+        codes = ops.quantize(x, 4)[0]
+        yield ops.dequantize(codes, torch.tensor(0.3))
+        yield ops.pack_int4(codes)
+        yield ops.unpack_int4(ops.pack_int4(codes), shape[-1])
+    for tiny in (1e-38, 1e-40, 1e-45):  # denormals stay on
+        yield from ops.quantize(torch.randn(40) * tiny, 4)
+
+
+def transforms():
+    for n in (1, 6, 16, 49, 64, 100, 405, 561):
+        for mode in ("divisor", "binary", "padded", "none"):
+            x = torch.randn(5, n)
+            yield ops.hadamard_transform(x, hadamard=mode)
+            yield ops.hadamard_transform(x.t().contiguous(), 0, hadamard=mode)
+            for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32):
+                yield ops.hadamard_transform((x * 20).abs().to(dtype), hadamard=mode)
+
+
+def products():
+    for m, k, n in (
+        (1, 1, 1),
+        (2, 3, 5),
+        (6, 32, 16),
+        (7, 33, 17),
+        (13, 64, 31),
+        (18, 129, 50),
+        (35, 70, 96),
+    ):
+        for left, right in ((16, 7), (127, 127)):
+            b = torch.randint(-right - 1, right + 1, (k, n)).to(torch.int8)
+            for a in (
+                torch.randint(0, 2 * left - 1, (m, k)).to(torch.uint8),
+                torch.randint(-left - 1 if left == 127 else -8, left // 2, (m, k)).to(torch.int8),
+            ):
+                for bits, tile in ((8, 32), (4, 3), (12, 21), (16, 0), (32, 32), (10, 64)):
+                    for accumulate in ("tile_end", "every_mac"):
+                        for overflow in ("saturate", "wrap"):
+                            yield ops.tiled_int_mm(
+                                a,
+                                b,
+                                tile_size=tile,
+                                accumulator_bits=bits,
+                                accumulate=accumulate,
+                                overflow=overflow,
+                            )
+                    yield ops.tile_saturation(
+                        a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits
+                    )
+
+
+def layers():
+    for i, (b, k, n) in enumerate(((1, 1, 1), (7, 33, 5), (65, 70, 19), (64, 96, 64), (33, 405, 40))):
+        for hadamard in ("divisor", "binary", "padded", "none"):
+            yield from linear(b, k, n, signed=i % 2 == 0, hadamard=hadamard)
+        yield from linear(b, k, n, stochastic=ALL_SITES, ste="clip", seed=2**62 - 1)
+        yield from linear(b, k, n, accumulate="every_mac", accumulator_bits=6, backward_tile_size=0)
+        yield from linear(b, k, n, overflow="wrap", bits=8, requantize=False, accumulator_bits=16)
+    for options in (
+        {},
+        dict(hadamard="divisor", ste="raw", tile_order="chw", backward_tile_size=0),
+        dict(conv_backward="batch"),
+        dict(hadamard="binary", stochastic=ALL_SITES),
+        dict(bits=8, accumulator_bits=16),
+        dict(accumulate="every_mac"),
+    ):
+        yield from conv((3, 5, 7, 6), (6, 5, 3, 3), **options)
+        yield from conv((2, 16, 8, 8), (33, 16, 3, 3), stride=2, channels_last=True, **options)
+        yield from conv((10, 3, 4, 4), (8, 3, 1, 1), padding=0, **options)
+
+
+def results() -> list[torch.Tensor]:
+    """All results, in one fixed order; every group starts from its own fixed random state."""
+    collected = []
+    for i, group in enumerate((element_ops, transforms, products, layers)):
+        torch.manual_seed(100 + i)
+        collected.extend(t.detach().contiguous() for t in group())
+    return collected
+
+
+def main(path: str) -> None:
+    out = {"isa": quintil.active_isa(), "results": {}}
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        out["results"][threads] = results()
+    torch.save(out, path)
+
+
+@pytest.fixture(scope="module")
+def dumps(tmp_path_factory):
+    """Results of every runnable instruction set, each from its own process."""
+    from conftest import run_python
+
+    folder, found = tmp_path_factory.mktemp("isa"), {}
+    for isa in quintil.runnable_isas():
+        run_python(__file__, str(folder / f"{isa}.pt"), QUINTIL_ISA=isa)
+        found[isa] = torch.load(folder / f"{isa}.pt")
+    return found
+
+
+def test_forced_instruction_set_is_obeyed(dumps):
+    assert "scalar" in dumps
+    assert {isa: dump["isa"] for isa, dump in dumps.items()} == {isa: isa for isa in dumps}
+
+
+def test_all_bits_agree(dumps):
+    from conftest import same_bits
+
+    law = dumps["scalar"]["results"][1]
+    assert len(law) > 1000
+    for isa, dump in dumps.items():
+        for threads, got in dump["results"].items():
+            assert len(got) == len(law)
+            for i, (a, b) in enumerate(zip(got, law)):
+                assert a.shape == b.shape and same_bits(
+                    a, b
+                ), f"{isa}, {threads} threads: result {i} of shape {list(a.shape)}"
+
+
+def test_results_are_not_trivial(dumps):
+    """The comparison above would also pass on zeros."""
+    law = dumps["scalar"]["results"][1]
+    informative = sum(1 for t in law if t.numel() > 8 and len(t.unique()) > 3)
+    assert informative > 0.6 * len(law)
+
+
+def test_this_process_runs_the_expected_instruction_set():
+    import os
+
+    forced = os.environ.get("QUINTIL_ISA")
+    assert quintil.active_isa() == (forced or quintil.runnable_isas()[-1])
+    assert F.quantize(torch.ones(3), 4, signed=True)[0].tolist() == [7, 7, 7]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,139 @@
+"""`torch.library.opcheck` on every public op: schema, autograd registration, Meta functions, AOT dispatch."""
+
+import pytest
+import torch
+from conftest import activations, weights
+
+import quintil
+
+ops = torch.ops.quintil
+ALL_SITES = "fw,fa,b1w,b1g,b2a,b2g"
+
+
+def leaf(t):
+    return t.detach().requires_grad_()
+
+
+def int8(*shape):
+    return torch.randint(-7, 8, shape).to(torch.int8)
+
+
+def uint8(*shape):
+    return torch.randint(0, 16, shape).to(torch.uint8)
+
+
+def linear(*, b=6, k=37, n=9, grad=False, bias=True, strided=False, **options):
+    x, w = activations(b, k), weights(n, k)
+    if strided:
+        x, w = x.t().contiguous().t(), torch.stack([w, w], -1)[..., 0]
+    tensors = [x, w, torch.randn(n) if bias else None]
+    return tuple(leaf(t) if grad and t is not None else t for t in tensors), {"seed": 5, **options}
+
+
+def conv(*, n=2, grad=False, bias=True, channels_last=False, geometry=((1, 1), (1, 1)), **options):
+    x, w = activations(n, 3, 7, 6), weights(4, 3, 3, 3)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    tensors = [x, w, torch.randn(4) if bias else None]
+    return (*(leaf(t) if grad and t is not None else t for t in tensors), *map(list, geometry)), {
+        "seed": 5,
+        **options,
+    }
+
+
+SAMPLES = {
+    "quantize": [
+        lambda: ((torch.randn(5, 9), 4), {}),
+        lambda: ((torch.randn(5, 9), 4), {"signed": False, "seed": 3}),
+        lambda: ((torch.randn(5, 9).t(), 8), {"narrow": False, "range_fraction": 0.975}),
+        lambda: ((torch.randn(4, 3, 2), 4), {"scale": torch.rand(4) + 0.1}),
+        lambda: ((torch.empty(0, 3), 4), {}),
+        lambda: ((torch.randn(3, 3, dtype=torch.float64), 4), {}),
+        lambda: ((leaf(torch.randn(3, 3)), 4), {}),
+    ],
+    "dequantize": [
+        lambda: ((int8(4, 5), torch.tensor(0.3)), {}),
+        lambda: ((uint8(4, 5), torch.rand(4)), {}),
+        lambda: ((int8(0, 5), torch.tensor(0.3)), {}),
+    ],
+    "pack_int4": [
+        lambda: ((int8(3, 8),), {}),
+        lambda: ((uint8(3, 7),), {}),
+        lambda: ((int8(6, 5).t(),), {}),
+        lambda: ((int8(0, 4),), {}),
+    ],
+    "unpack_int4": [
+        lambda: ((uint8(3, 4), 7), {}),
+        lambda: ((uint8(3, 4), 8), {"signed": False}),
+        lambda: ((uint8(3, 0), 0), {}),
+    ],
+    "hadamard_transform": [
+        lambda: ((torch.randn(3, 20),), {}),
+        lambda: ((leaf(torch.randn(3, 20)), 0), {"hadamard": "binary"}),
+        lambda: ((leaf(torch.randn(3, 20)),), {"block": 16}),
+        lambda: ((int8(3, 20), 1), {"hadamard": "divisor"}),
+        lambda: ((leaf(torch.randn(2, 3, 4).transpose(0, 2)), 1), {"hadamard": "none"}),
+        lambda: ((torch.empty(0, 5),), {}),
+        lambda: ((torch.randn(3, 5, dtype=torch.bfloat16),), {}),
+    ],
+    "tiled_int_mm": [
+        lambda: ((int8(5, 40), int8(40, 6)), {}),
+        lambda: ((uint8(5, 40), int8(6, 40).t()), {"tile_size": 0}),
+        lambda: (
+            (int8(5, 40), int8(40, 6)),
+            {"accumulate": "every_mac", "overflow": "wrap", "accumulator_bits": 6},
+        ),
+        lambda: ((int8(0, 4), int8(4, 3)), {}),
+    ],
+    "tile_saturation": [
+        lambda: ((int8(5, 40), int8(40, 6)), {}),
+        lambda: ((uint8(5, 40), int8(40, 6)), {"tile_size": 7, "accumulator_bits": 6}),
+    ],
+    "hadamard_linear": [
+        lambda: linear(),
+        lambda: linear(grad=True),
+        lambda: linear(grad=True, bias=False, strided=True),
+        lambda: linear(grad=True, hadamard="binary", stochastic=ALL_SITES),
+        lambda: linear(b=0, grad=True),
+        lambda: linear(grad=True, seed=None, stochastic=""),
+        lambda: linear(seed=None),
+        lambda: linear(grad=True, hadamard="divisor", ste="raw", backward_tile_size=0, seed=0),
+        lambda: linear(grad=True, requantize=False, ste="clip", bits=8, seed=2**62 - 1),
+    ],
+    "hadamard_conv2d": [
+        lambda: conv(),
+        lambda: conv(grad=True),
+        lambda: conv(grad=True, bias=False, channels_last=True),
+        lambda: conv(grad=True, conv_backward="batch", tile_order="chw", geometry=((2, 1), (0, 2))),
+        lambda: conv(grad=True, stochastic=ALL_SITES, hadamard="binary"),
+        lambda: conv(n=0, grad=True),
+        lambda: conv(grad=True, seed=None, stochastic=""),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name, i", [(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))]
+)
+def test_opcheck(name, i):
+    args, kwargs = SAMPLES[name][i]()
+    torch.library.opcheck(getattr(ops, name).default, args, kwargs)
+
+
+def test_active_isa_returns_a_runnable_name():
+    assert ops.active_isa() == quintil.active_isa()
+    assert quintil.active_isa() in quintil.runnable_isas()
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_meta_agrees_with_cpu(name):
+    """Shapes, dtypes and strides from the Meta function, without any data."""
+    for sample in SAMPLES[name]:
+        args, kwargs = sample()
+        to_meta = lambda v: v.to("meta") if isinstance(v, torch.Tensor) else v  # noqa: E731
+        real = getattr(ops, name)(*args, **kwargs)
+        meta = getattr(ops, name)(*map(to_meta, args), **{k: to_meta(v) for k, v in kwargs.items()})
+        for a, b in zip(
+            real if isinstance(real, tuple) else (real,), meta if isinstance(meta, tuple) else (meta,)
+        ):
+            assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride()), name
