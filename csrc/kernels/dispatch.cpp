@@ -55,9 +55,22 @@ constexpr KernelTable kAvx512vnni = [] {
   t.quantize_s16u8 = avx512vnni::quantize_s16u8;
   t.quantize_f32u8_stochastic = avx512vnni::quantize_f32u8_stochastic;
   t.quantize_s16u8_stochastic = avx512vnni::quantize_s16u8_stochastic;
+  t.fwht_f32_rows = avx512vnni::fwht_f32_rows;
+  t.fwht_s32_rows = avx512vnni::fwht_s32_rows;
+  t.fwht_f32_cols = avx512vnni::fwht_f32_cols;
+  t.fwht_s16_cols = avx512vnni::fwht_s16_cols;
+  t.fwht_s32_cols = avx512vnni::fwht_s32_cols;
+  t.pack_b_s8 = avx512vnni::pack_b_s8;
+  t.pack_a_u8 = avx512vnni::pack_a_u8;
   t.gemm_u8s8s32 = avx512vnni::gemm_u8s8s32;
   t.gemm_u8s8f32 = avx512vnni::gemm_u8s8f32;
   t.scale_s32f32 = avx512vnni::scale_s32f32;
+  t.im2col_u8 = avx512vnni::im2col_u8;
+  t.col2im_s32 = avx512vnni::col2im_s32;
+  t.pack_u8u4 = avx512vnni::pack_u8u4;
+  t.unpack_u4u8 = avx512vnni::unpack_u4u8;
+  t.widen_u8s16 = avx512vnni::widen_u8s16;
+  t.sum_rows_f32 = avx512vnni::sum_rows_f32;
   return t;
 }();
 

@@ -1,0 +1,126 @@
+// Operands into the order of vpdpbusd: four consecutive k of one column side by side.
+//
+// Rows side by side in memory (n_stride 1, m_stride 1): four rows of 32 bytes are interleaved by unpack within 128-bit lanes;
+//   two shuffles put the lanes in the order of the columns, 0-15 and 16-31.
+// Columns contiguous in k (k_stride 1): a dword already holds its four k, so 16 columns are one gather. A group cut short by
+//   the end of a tile is collected byte by byte, since a dword would reach beyond it.
+// start[]: vpdpbusd by the constant `zero` (u8, at most 128) sums zero * b of a column while its bytes are at hand.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+#include "csrc/kernels/avx512vnni/kernels.h"
+
+namespace quintil::kernels::avx512vnni {
+
+namespace {
+
+inline int64_t at_most(int64_t value, int64_t most) { return value < most ? value : most; }
+
+inline __mmask32 first_columns(int64_t count) { return count >= kPanel ? ~__mmask32{0} : (__mmask32{1} << count) - 1; }
+
+// Four k of 32 columns: columns 0-15 and 16-31, [column][4].
+struct Group {
+  __m512i half[2];
+};
+
+// `rows` (1..4) rows `stride` bytes apart; the missing ones are zero.
+inline Group interleave(const uint8_t* src, int64_t stride, int64_t rows, __mmask32 columns) {
+  __m256i r[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[i] = i < rows ? _mm256_maskz_loadu_epi8(columns, src + i * stride) : _mm256_setzero_si256();
+  }
+  const __m256i low01 = _mm256_unpacklo_epi8(r[0], r[1]), high01 = _mm256_unpackhi_epi8(r[0], r[1]);
+  const __m256i low23 = _mm256_unpacklo_epi8(r[2], r[3]), high23 = _mm256_unpackhi_epi8(r[2], r[3]);
+  // Columns 0-3 | 16-19, 4-7 | 20-23 and 8-11 | 24-27, 12-15 | 28-31.
+  const __m512i first = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_unpacklo_epi16(low01, low23)),
+                                           _mm256_unpackhi_epi16(low01, low23), 1);
+  const __m512i second = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_unpacklo_epi16(high01, high23)),
+                                            _mm256_unpackhi_epi16(high01, high23), 1);
+  return {{_mm512_shuffle_i64x2(first, second, 0x88), _mm512_shuffle_i64x2(first, second, 0xDD)}};
+}
+
+// Any strides: `rows` k of `columns` columns.
+inline Group collect(const uint8_t* src, int64_t k_stride, int64_t n_stride, int64_t rows, int64_t columns) {
+  uint8_t bytes[kPanel * kDepth] = {};
+  for (int64_t j = 0; j < columns; ++j) {
+    for (int64_t i = 0; i < rows; ++i) bytes[j * kDepth + i] = src[i * k_stride + j * n_stride];
+  }
+  return {{_mm512_loadu_si512(bytes), _mm512_loadu_si512(bytes + 64)}};
+}
+
+// Whole groups of columns that are contiguous in k.
+inline Group gather(const uint8_t* src, __m512i index, int64_t n_stride, __mmask32 columns) {
+  const __m512i none = _mm512_setzero_si512();
+  return {{_mm512_mask_i32gather_epi32(none, static_cast<__mmask16>(columns), index, src, 1),
+           _mm512_mask_i32gather_epi32(none, static_cast<__mmask16>(columns >> 16), index, src + 16 * n_stride, 1)}};
+}
+
+// One panel: all k of at most 32 columns.
+struct PanelSource {
+  const uint8_t* src;
+  int64_t k_stride, n_stride;
+  int64_t columns;
+  __mmask32 mask;
+  __m512i index;  // of 16 columns, where they are contiguous in k
+  bool gathers;
+
+  PanelSource(const uint8_t* first, int64_t k_step, int64_t n_step, int64_t count)
+      : src(first), k_stride(k_step), n_stride(n_step), columns(at_most(count, kPanel)), mask(first_columns(count)) {
+    gathers = k_stride == 1 && n_stride < (int64_t{1} << 27);
+    index = _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int32_t>(n_stride)),
+                               _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  }
+
+  Group group(int64_t k, int64_t rows) const {
+    const uint8_t* first = src + k * k_stride;
+    if (n_stride == 1) return interleave(first, k_stride, rows, mask);
+    if (gathers && rows == kDepth) return gather(first, index, n_stride, mask);
+    return collect(first, k_stride, n_stride, rows, columns);
+  }
+};
+
+}  // namespace
+
+void pack_b_s8(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile, int32_t zero,
+               int8_t* panels, int32_t* start) {
+  const int64_t depth = tile == 0 ? k : tile;
+  const __m512i zeros = _mm512_set1_epi8(static_cast<char>(zero));
+  for (int64_t first = 0; first < n; first += kPanel) {
+    const PanelSource panel(reinterpret_cast<const uint8_t*>(src) + first * n_stride, k_stride, n_stride, n - first);
+    for (int64_t k0 = 0; k0 < k; k0 += depth) {
+      __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+      const int64_t end = at_most(k, k0 + depth);
+      for (int64_t q = k0; q < end; q += kDepth, panels += kPanel * kDepth) {
+        const Group group = panel.group(q, at_most(end - q, kDepth));
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+          _mm512_storeu_si512(panels + 64 * i, group.half[i]);
+          sum[i] = _mm512_dpbusd_epi32(sum[i], zeros, group.half[i]);
+        }
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i, start += 16) _mm512_storeu_si512(start, _mm512_sub_epi32(_mm512_setzero_si512(), sum[i]));
+    }
+  }
+}
+
+void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
+               uint8_t* dst) {
+  const int64_t depth = tile == 0 ? k : tile;
+  for (int64_t k0 = 0; k0 < k; k0 += depth) {
+    const int64_t end = at_most(k, k0 + depth);
+    for (int64_t q = k0; q < end; q += kDepth, dst += m * kDepth) {
+      for (int64_t j = 0; j < m; j += kPanel) {
+        const PanelSource rows(src + j * m_stride, k_stride, m_stride, m - j);
+        const Group group = rows.group(q, at_most(end - q, kDepth));
+        _mm512_mask_storeu_epi32(dst + j * kDepth, static_cast<__mmask16>(rows.mask), group.half[0]);
+        _mm512_mask_storeu_epi32(dst + (j + 16) * kDepth, static_cast<__mmask16>(rows.mask >> 16), group.half[1]);
+      }
+    }
+  }
+}
+
+}  // namespace quintil::kernels::avx512vnni
