@@ -16,6 +16,8 @@ namespace {
 constexpr KernelTable kScalar = {
     .absmax_f32 = scalar::absmax_f32,
     .absmax_s16 = scalar::absmax_s16,
+    .absmax_u8 = scalar::absmax_u8,
+    .absmax_s8 = scalar::absmax_s8,
     .quantize_f32u8 = scalar::quantize_f32u8,
     .quantize_s16u8 = scalar::quantize_s16u8,
     .quantize_f32u8_stochastic = scalar::quantize_f32u8_stochastic,
@@ -51,6 +53,8 @@ constexpr KernelTable kAvx512vnni = [] {
   KernelTable t = kScalar;
   t.absmax_f32 = avx512vnni::absmax_f32;
   t.absmax_s16 = avx512vnni::absmax_s16;
+  t.absmax_u8 = avx512vnni::absmax_u8;
+  t.absmax_s8 = avx512vnni::absmax_s8;
   t.quantize_f32u8 = avx512vnni::quantize_f32u8;
   t.quantize_s16u8 = avx512vnni::quantize_s16u8;
   t.quantize_f32u8_stochastic = avx512vnni::quantize_f32u8_stochastic;

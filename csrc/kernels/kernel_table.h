@@ -16,6 +16,9 @@ struct KernelTable {
   AbsMax (*absmax_f32)(const float* x, int64_t n);
   // max|x| of x[0, n); |x| <= 32767.
   int32_t (*absmax_s16)(const int16_t* x, int64_t n);
+  // max|x| of the bytes x[0, n), taken as uint8 or as int8.
+  int32_t (*absmax_u8)(const uint8_t* x, int64_t n);
+  int32_t (*absmax_s8)(const int8_t* x, int64_t n);
   // out[r * out_ld + c] = nearest_code(x[r * ld + c]) for r < rows, c < cols [HDQT H2].
   void (*quantize_f32u8)(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
                          int64_t out_ld);

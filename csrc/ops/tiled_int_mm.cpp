@@ -1,11 +1,13 @@
 // tiled_int_mm: an integer matrix product with A-bit accumulators over tiles of K [HDQT H3]; tile_saturation counts the
 // tiles that did not fit.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
 
 #include "csrc/core/saturate.h"
+#include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
 #include "csrc/ops/hadamard_options.h"
 
@@ -27,15 +29,18 @@ void check_product(const char* op, const Tensor& a, const Tensor& b) {
                     " so that totals are exact in int32, got ", a.sym_size(1), " (a is ", a.scalar_type(), ")");
 }
 
-// Largest magnitude really present: 4-bit codes in int8 tensors then take the narrow kernels.
-template <class T>
-int32_t largest(const T* x, int64_t n) {
-  int32_t lo = 0, hi = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    lo = std::min<int32_t>(lo, x[i]);
-    hi = std::max<int32_t>(hi, x[i]);
-  }
-  return std::max(-lo, hi);
+constexpr int64_t kBytesPerTask = 1 << 18;  // about 10 us of reading
+
+// Largest magnitude really present: 4-bit codes in int8 tensors then take the narrow kernels. `t` is dense in any order.
+int32_t largest(const Tensor& t) {
+  const bool is_signed = t.scalar_type() == at::kChar;
+  const auto* x = static_cast<const uint8_t*>(t.const_data_ptr());
+  const auto part = [&](int64_t begin, int64_t end, int32_t most) {
+    const auto& kernels = kernels::active();
+    return std::max(most, is_signed ? kernels.absmax_s8(reinterpret_cast<const int8_t*>(x) + begin, end - begin)
+                                    : kernels.absmax_u8(x + begin, end - begin));
+  };
+  return at::parallel_reduce(0, t.numel(), kBytesPerTask, 0, part, [](int32_t a, int32_t b) { return std::max(a, b); });
 }
 
 // Signed codes as offset bytes: q + 2^7 is q with its top bit flipped.
@@ -51,17 +56,13 @@ Operands operands(const Tensor& a, const Tensor& b) {
   Operands o;
   const bool is_signed = a.scalar_type() == at::kChar;
   const Tensor rows = a.contiguous();
-  const int64_t k = a.size(1);
-  o.left.max_code = is_signed ? largest(rows.const_data_ptr<int8_t>(), rows.numel())
-                              : largest(rows.const_data_ptr<uint8_t>(), rows.numel());
+  o.left.max_code = largest(rows);
   o.left.zero = is_signed ? 128 : 0;
   o.a = is_signed ? offset_bytes(rows) : rows;
   o.left.data = o.a.const_data_ptr<uint8_t>();
-  o.left.m_stride = k;
-  o.b = b.stride(0) == 1 || b.stride(1) == 1 ? b : b.contiguous();
-  o.right = {o.b.const_data_ptr<int8_t>(), o.b.stride(0), o.b.stride(1), 0, nullptr};
-  const Tensor all = b.contiguous();
-  o.right.max_code = largest(all.const_data_ptr<int8_t>(), all.numel());
+  o.left.m_stride = a.size(1);
+  o.b = b.t().is_contiguous() ? b : b.contiguous();
+  o.right = {o.b.const_data_ptr<int8_t>(), o.b.stride(0), o.b.stride(1), largest(o.b), nullptr};
   return o;
 }
 

@@ -4,6 +4,8 @@
 //   products is exact. A (u8) is the broadcast operand, a dword of four k; B (s8) is one row of a packed panel.
 // Registers, 6 x 32 block: 12 tile sums, 12 totals over tiles, 2 rows of B, the two limits, the rest broadcasts of A.
 //   12 x 16 for a last panel of at most 16 columns: half of each panel row is then never read.
+//   8 x 32 where saturated totals fit int16 (tiles * L <= 32767): vpackssdw joins both halves of a row into one register of
+//   int16, which limits and adds 32 sums at once: 16 tile sums, 8 totals.
 // Index map: panel[k4][32][4] holds b(4 k4 + i, j) at ((k4 * 32) + j) * 4 + i; a tile's sum starts at start[tile][j], which
 //   takes A's offset away before the limit acts.
 // Overflow: a tile sum is below 4 tile_k4 * 255 * 128 in magnitude, the op bounds 4 k4 * max_a * max_b below 2^31 (N2).
@@ -151,6 +153,69 @@ template <int rows, int halves, Overflow kOverflow, class Sink>
   }
 }
 
+// The same, saturating, with totals in int16. vpackssdw saturates at +-32767 first, which no limit up to there can see. Within
+// each 128-bit lane it puts four columns of the first half before four of the second; unpack restores both.
+template <int rows, class Sink>
+[[gnu::noinline]] void short_block(const Operands& o, int64_t row, const Sink& sink) {
+  __m512i total[rows], sum[rows][2];
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; ++i) total[i] = _mm512_setzero_si512();
+  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes;
+  const uint8_t* a = o.a + row * a_row;
+  const int8_t* b = o.b;
+  const int8_t* const b_end = b + o.k4 * kPanelBytes;
+  const __m512i most = _mm512_set1_epi16(static_cast<int16_t>(o.limit));
+  const __m512i least = _mm512_set1_epi16(static_cast<int16_t>(-o.limit));
+  for (const int32_t* start = o.start; b < b_end; start += kPanel) {
+    const int8_t* const tile_end = b_end - b < tile_bytes ? b_end : b + tile_bytes;
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) sum[i][j] = _mm512_loadu_si512(start + 16 * j);
+    }
+    do {
+      const __m512i column[2] = {_mm512_loadu_si512(b), _mm512_loadu_si512(b + 64)};
+#pragma GCC unroll 8
+      for (int i = 0; i < rows; ++i) {
+        const __m512i code = broadcast4(a + i * a_row);
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) add_products(sum[i][j], code, column[j]);
+      }
+      a += a_k4;
+      b += kPanelBytes;
+    } while (b != tile_end);
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+      const __m512i both = _mm512_packs_epi32(sum[i][0], sum[i][1]);
+      total[i] = _mm512_add_epi16(total[i], _mm512_max_epi16(_mm512_min_epi16(both, most), least));
+    }
+  }
+  const Sink local = sink;  // stores cannot change it
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; ++i) {
+    local.put(row + i, 0, _mm512_srai_epi32(_mm512_unpacklo_epi16(total[i], total[i]), 16));
+    local.put(row + i, 1, _mm512_srai_epi32(_mm512_unpackhi_epi16(total[i], total[i]), 16));
+  }
+}
+
+template <class Sink>
+void short_panel_rows(const Operands& o, int64_t m, const Sink& sink) {
+  for (int64_t row = 0, left = m; left > 0; left = m - row) {
+    const int64_t take = left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
+    switch (take) {
+      case 8: short_block<8>(o, row, sink); break;
+      case 7: short_block<7>(o, row, sink); break;
+      case 6: short_block<6>(o, row, sink); break;
+      case 5: short_block<5>(o, row, sink); break;
+      case 4: short_block<4>(o, row, sink); break;
+      case 3: short_block<3>(o, row, sink); break;
+      case 2: short_block<2>(o, row, sink); break;
+      default: short_block<1>(o, row, sink); break;
+    }
+    row += take;
+  }
+}
+
 // All rows of one panel. Seven to eleven last rows are cut in halves: a block of one or two rows would wait for itself.
 template <Overflow kOverflow, class Sink>
 void panel_rows(const Operands& o, int64_t m, bool narrow, const Sink& sink) {
@@ -186,7 +251,9 @@ void multiply(const Gemm& g, Sink whole) {
     const bool narrow = columns <= 16;
     o.b = g.b + first / kPanel * g.k4 * kPanelBytes;
     o.start = g.start + first * tiles;
-    if (g.overflow == Overflow::kSaturate) {
+    if (g.overflow == Overflow::kSaturate && !narrow && tiles * g.limit <= INT16_MAX) {
+      short_panel_rows(o, g.m, sink);
+    } else if (g.overflow == Overflow::kSaturate) {
       panel_rows<Overflow::kSaturate>(o, g.m, narrow, sink);
     } else if (g.overflow == Overflow::kWrap) {
       panel_rows<Overflow::kWrap>(o, g.m, narrow, sink);

@@ -11,6 +11,13 @@ namespace quintil::kernels::scalar {
 namespace {
 
 template <class T>
+int32_t largest_magnitude(const T* x, int64_t n) {
+  int32_t result = 0;
+  for (int64_t i = 0; i < n; ++i) result = std::max(result, std::abs(int32_t{x[i]}));
+  return result;
+}
+
+template <class T>
 void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out, int64_t out_ld) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < cols; ++c) out[r * out_ld + c] = nearest_code(static_cast<float>(x[r * ld + c]), grid);
@@ -38,11 +45,9 @@ AbsMax absmax_f32(const float* x, int64_t n) {
   return result;
 }
 
-int32_t absmax_s16(const int16_t* x, int64_t n) {
-  int32_t result = 0;
-  for (int64_t i = 0; i < n; ++i) result = std::max(result, std::abs(int32_t{x[i]}));
-  return result;
-}
+int32_t absmax_s16(const int16_t* x, int64_t n) { return largest_magnitude(x, n); }
+int32_t absmax_u8(const uint8_t* x, int64_t n) { return largest_magnitude(x, n); }
+int32_t absmax_s8(const int8_t* x, int64_t n) { return largest_magnitude(x, n); }
 
 void quantize_f32u8(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
                     int64_t out_ld) {
