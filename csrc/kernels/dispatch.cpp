@@ -43,6 +43,12 @@ constexpr KernelTable kScalar = {
 
 constexpr KernelTable kAvx2 = [] {
   KernelTable t = kScalar;
+  t.absmax_f32 = avx2::absmax_f32;
+  t.absmax_s16 = avx2::absmax_s16;
+  t.quantize_f32u8 = avx2::quantize_f32u8;
+  t.quantize_s16u8 = avx2::quantize_s16u8;
+  t.quantize_f32u8_stochastic = avx2::quantize_f32u8_stochastic;
+  t.quantize_s16u8_stochastic = avx2::quantize_s16u8_stochastic;
   t.gemm_u8s8s32 = avx2::gemm_u8s8s32;
   t.gemm_u8s8f32 = avx2::gemm_u8s8f32;
   t.scale_s32f32 = avx2::scale_s32f32;

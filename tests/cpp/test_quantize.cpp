@@ -34,8 +34,8 @@ constexpr Range kRanges[] = {{-7, 7, 8},       {-8, 7, 8},  {0, 15, 0}, {-1, 1, 
                              {-127, 127, 0},   {-7, 7, 0},  {0, 3, 0},  {-128, 127, 128},
                              {-127, 127, 128}, {0, 255, 0}, {0, 0, 8}};
 
-// A power of two keeps ties exact, 1e-32 is the divisor of a zero tensor, NaN that of one that was not finite.
-constexpr float kDivisors[] = {0.25f, 1.0f, 0.37f, 3.0f, kStepEpsilon, 1e30f, kTiny, kNan};
+// Powers of two keep ties exact, 1e-32 is the divisor of a zero tensor, NaN that of one that was not finite.
+constexpr float kDivisors[] = {0.25f, 1.0f, 512.0f, 0.37f, 3.0f, kStepEpsilon, 1e30f, kTiny, kNan};
 
 CodeGrid random_grid(test::Draws& draws) {
   const Range range = kRanges[draws.next() % std::size(kRanges)];
@@ -47,7 +47,8 @@ Draw random_draw(test::Draws& draws, int32_t bits) {
           bits};
 }
 
-// A third bell-shaped over the codes or special, a third on whole and half steps, a third within two ulps of those.
+// In equal shares: bell-shaped over the codes or special, on whole and half steps, within two ulps of those, and on 512ths of
+// a step, where thresholds meet the draws of 8 bits.
 template <class T>
 std::vector<T> elements(test::Draws& draws, int64_t n, const CodeGrid& grid) {
   if constexpr (std::is_same_v<T, int16_t>) {
@@ -56,10 +57,10 @@ std::vector<T> elements(test::Draws& draws, int64_t n, const CodeGrid& grid) {
   } else {
     std::vector<float> values = draws.floats(n, grid.divisor * static_cast<float>(grid.hi), 8);
     for (float& value : values) {
-      const int64_t kind = draws.between(0, 2);
+      const int64_t kind = draws.between(0, 3), parts = kind == 3 ? 512 : 2, top = parts * grid.hi + 3;
       if (kind == 0) continue;
-      value = static_cast<float>(draws.between(-2 * grid.hi - 3, 2 * grid.hi + 3)) / 2 * grid.divisor;
-      for (int64_t i = kind == 1 ? 0 : draws.between(0, 2); i > 0; --i) {
+      value = static_cast<float>(draws.between(-top, top)) / static_cast<float>(parts) * grid.divisor;
+      for (int64_t i = kind == 2 ? draws.between(0, 2) : 0; i > 0; --i) {
         value = std::nextafter(value, draws.between(0, 1) == 0 ? kInfinity : -kInfinity);
       }
     }

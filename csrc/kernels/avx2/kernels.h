@@ -7,8 +7,39 @@
 
 namespace quintil::kernels::avx2 {
 
+AbsMax absmax_f32(const float* x, int64_t n);
+int32_t absmax_s16(const int16_t* x, int64_t n);
+void quantize_f32u8(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                    int64_t out_ld);
+void quantize_s16u8(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                    int64_t out_ld);
+void quantize_f32u8_stochastic(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                               const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
+void quantize_s16u8_stochastic(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                               const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
+
+void fwht_f32_rows(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
+void fwht_s32_rows(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
+void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld);
+void fwht_s16_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld);
+void fwht_s32_cols(int32_t* x, int64_t order, int64_t cols, int64_t ld);
+
+void pack_b_s8(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile, int32_t zero,
+               int8_t* panels, int32_t* start);
+void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
+               uint8_t* dst);
 void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld);
 void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld);
 void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out);
+
+void im2col_u8(const uint8_t* image, const ConvShape& shape, int64_t first, int64_t count, uint8_t zero, uint8_t* out,
+               int64_t ld);
+void col2im_s32(const int32_t* cols, int64_t ld, const ConvShape& shape, int64_t first, int64_t count, int32_t* image);
+
+void pack_u8u4(const uint8_t* codes, int64_t n, uint8_t* out);
+void unpack_u4u8(const uint8_t* packed, int64_t n, bool sign_extend, uint8_t* out);
+void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
+
+void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
 
 }  // namespace quintil::kernels::avx2

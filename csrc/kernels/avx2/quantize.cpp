@@ -1,0 +1,346 @@
+// The uniform quantisers of HDQT [HDQT H1, H2, H7, H8], 32 elements at a time.
+//
+// Nearest: a true division, clamp to [lo, hi], convert with nearest-even. Clamping first gives the same code, since lo and hi
+//   are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and max return.
+// Stochastic: Philox4x32-10 in registers. Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold
+//   the draws of columns group * 128 + 16 j + l: 16 bits j of the 128 bits, low half first. (8-bit stream: 256 columns, bytes.)
+// Registers: vpmuludq takes its factors from even lanes, so the 16 lanes of a call travel as four chains of four 64-bit lanes
+//   (even and odd counters of either half) whose upper halves are noise that no product reads. Two chains of four words run at
+//   a time, 8 registers; the round keys are memory operands. Even and odd chains are merged at the end.
+//   Rounds 1 to 3 mix row and column only by xor: what depends on the columns alone is made once for a block of rows.
+// Bytes: vpackusdw and vpackuswb work in 128-bit halves, so 32 codes leave them in dword order 0 2 4 6 1 3 5 7 of either four
+//   loads; vpermd puts them right. Codes are masked to 8 bits before, so that nothing saturates.
+// Bounds: |u| is cut to 256, thresholds are below 65536 and r + 0.5 is exact in float32.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+#include "csrc/kernels/avx2/kernels.h"
+
+namespace quintil::kernels::avx2 {
+
+namespace {
+
+constexpr int64_t kStep = 32;      // elements of one store of codes
+constexpr int64_t kRowBlock = 16;  // rows that share the column part of the random numbers
+constexpr int kRounds = 10;
+constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+
+inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+inline __m256i set1(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+
+// -1 in the first `count` of eight lanes; any count.
+inline __m256i first_lanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+// Eight elements as floats; of the first `count` only those exist, the rest are 0.
+inline __m256 load8(const float* x) { return _mm256_loadu_ps(x); }
+inline __m256 load8(const float* x, int64_t count) { return _mm256_maskload_ps(x, first_lanes(count)); }
+inline __m256 widened(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(x)); }
+inline __m256 load8(const int16_t* x) { return widened(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))); }
+inline __m256 load8(const int16_t* x, int64_t count) {  // pairs by dwords, then the odd one into its lane
+  if (count >= 8) return load8(x);
+  if (count <= 0) return _mm256_setzero_ps();
+  const __m128i pairs = _mm256_castsi256_si128(first_lanes(count / 2));
+  __m128i v = _mm_maskload_epi32(reinterpret_cast<const int*>(x), pairs);
+  if (count % 2 == 1) {
+    const __m128i lane = _mm_cmpeq_epi16(_mm_set1_epi16(static_cast<int16_t>(count - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+    v = _mm_or_si128(v, _mm_and_si128(_mm_set1_epi16(x[count - 1]), lane));
+  }
+  return widened(v);
+}
+
+// The first `count` < 32 bytes.
+inline void store_first(uint8_t* out, int64_t count, __m256i codes) {
+  __m128i half = _mm256_castsi256_si128(codes);
+  if (count & 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), half);
+    half = _mm256_extracti128_si256(codes, 1);
+    out += 16;
+  }
+  if (count & 8) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), half);
+    half = _mm_srli_si128(half, 8);
+    out += 8;
+  }
+  uint64_t rest = static_cast<uint64_t>(_mm_cvtsi128_si64(half));
+  for (int64_t i = 0; i < (count & 7); ++i, rest >>= 8) out[i] = static_cast<uint8_t>(rest);
+}
+
+struct Grid {
+  __m256 divisor, lo, hi;
+  __m256i zero;
+
+  explicit Grid(const CodeGrid& grid)
+      : divisor(_mm256_set1_ps(grid.divisor)),
+        lo(_mm256_set1_ps(static_cast<float>(grid.lo))),
+        hi(_mm256_set1_ps(static_cast<float>(grid.hi))),
+        zero(_mm256_set1_epi32(grid.zero)) {}
+
+  // Codes of values that are clamped and rounded here, in the low byte of each lane; the code 0 where u is no number.
+  __m256i code(__m256 value, __m256 u) const {
+    const __m256 clamped = _mm256_max_ps(_mm256_min_ps(value, hi), lo);
+    const __m256i number = _mm256_castps_si256(_mm256_cmp_ps(u, u, _CMP_ORD_Q));
+    const __m256i stored = _mm256_add_epi32(_mm256_and_si256(_mm256_cvtps_epi32(clamped), number), zero);
+    return _mm256_and_si256(stored, _mm256_set1_epi32(255));
+  }
+
+  __m256i nearest(__m256 x) const {
+    const __m256 u = _mm256_div_ps(x, divisor);
+    return code(u, u);
+  }
+
+  // `random` holds integers 0 .. resolution - 1.
+  __m256i stochastic(__m256 x, __m256i random, __m256 resolution) const {
+    const __m256 u = _mm256_div_ps(x, divisor);
+    const __m256 minus_zero = _mm256_set1_ps(-0.0f);
+    const __m256 magnitude = _mm256_min_ps(_mm256_andnot_ps(minus_zero, u), _mm256_set1_ps(256.0f));
+    const __m256 whole = _mm256_floor_ps(magnitude);
+    const __m256 threshold = _mm256_mul_ps(resolution, _mm256_sub_ps(magnitude, whole));
+    const __m256 draw = _mm256_add_ps(_mm256_cvtepi32_ps(random), _mm256_set1_ps(0.5f));
+    const __m256 up = _mm256_and_ps(_mm256_cmp_ps(draw, threshold, _CMP_LT_OQ), _mm256_set1_ps(1.0f));
+    return code(_mm256_or_ps(_mm256_add_ps(whole, up), _mm256_and_ps(minus_zero, u)), u);
+  }
+};
+
+// 4 x 8 codes as 32 bytes in their order.
+inline __m256i bytes(__m256i a, __m256i b, __m256i c, __m256i d) {
+  const __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+  return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+template <class T>
+void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& code_grid, uint8_t* out,
+             int64_t out_ld) {
+  const Grid grid(code_grid);
+  if (ld == cols && out_ld == cols) {
+    cols *= rows;
+    rows = rows == 0 ? 0 : 1;
+  }
+  const auto codes = [&](auto x8) { return bytes(grid.nearest(x8(0)), grid.nearest(x8(1)), grid.nearest(x8(2)), grid.nearest(x8(3))); };
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = x + r * ld;
+    uint8_t* to = out + r * out_ld;
+    int64_t c = 0;
+    for (; c + kStep <= cols; c += kStep) store(to + c, codes([&](int i) { return load8(from + c + 8 * i); }));
+    if (c < cols) store_first(to + c, cols - c, codes([&](int i) { return load8(from + c + 8 * i, cols - c - 8 * i); }));
+  }
+}
+
+// Round keys in all lanes.
+struct Keys {
+  __m256i key0[kRounds], key1[kRounds];
+
+  explicit Keys(const Draw& draw) {
+    for (uint32_t round = 0; round < kRounds; ++round) {
+      key0[round] = set1(draw.key_low + round * 0x9E3779B9u);
+      key1[round] = set1(draw.key_high + round * 0xBB67AE85u);
+    }
+  }
+};
+
+inline __m256i high(__m256i product) { return _mm256_srli_epi64(product, 32); }
+inline __m256i xor3(__m256i a, __m256i b, __m256i c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+inline __m256i times(uint32_t factor, __m256i x) { return _mm256_mul_epu32(set1(factor), x); }
+
+// Four lanes of Philox, as far as they depend on the column group and the upper half of the row number.
+struct ColumnPart {
+  __m256i c2_before_3, c0_after_3, c2_after_3, c3_after_3;  // counter words without the row's share
+
+  ColumnPart(const Keys& keys, uint32_t site, uint64_t row_high_product, __m256i lanes) {
+    const __m256i first = times(kMultiplier0, lanes);
+    const __m256i second = times(kMultiplier1, xor3(high(first), set1(site), keys.key1[0]));
+    const __m256i c0 = xor3(high(second), set1(static_cast<uint32_t>(row_high_product)), keys.key0[1]);
+    const __m256i third = times(kMultiplier0, c0);
+    c2_before_3 = _mm256_xor_si256(first, keys.key1[1]);
+    c0_after_3 = _mm256_xor_si256(second, keys.key0[2]);
+    c2_after_3 = _mm256_xor_si256(high(third), keys.key1[2]);
+    c3_after_3 = third;
+  }
+};
+
+// words[0], [2], [4], [6]: the four output words of the eight lanes of two chains. mixed is the product of multiplier 0 and the
+// row's word after round 1.
+inline void philox(const Keys& keys, const ColumnPart* part, uint64_t mixed, __m256i* words) {
+  __m256i c[2][4];
+  const __m256i low = set1(static_cast<uint32_t>(mixed)), top = set1(static_cast<uint32_t>(mixed >> 32));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const __m256i product = times(kMultiplier1, _mm256_xor_si256(part[i].c2_before_3, top));
+    c[i][0] = _mm256_xor_si256(high(product), part[i].c0_after_3);
+    c[i][1] = product;
+    c[i][2] = _mm256_xor_si256(part[i].c2_after_3, low);
+    c[i][3] = part[i].c3_after_3;
+  }
+#pragma GCC unroll 10
+  for (int round = 3; round < kRounds; ++round) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __m256i p0 = times(kMultiplier0, c[i][0]), p1 = times(kMultiplier1, c[i][2]);
+      c[i][0] = xor3(high(p1), c[i][1], keys.key0[round]);
+      c[i][1] = p1;
+      c[i][2] = xor3(high(p0), c[i][3], keys.key1[round]);
+      c[i][3] = p0;
+    }
+  }
+#pragma GCC unroll 4
+  for (int w = 0; w < 4; ++w) words[2 * w] = _mm256_blend_epi32(c[0][w], _mm256_slli_epi64(c[1][w], 32), 0xAA);
+}
+
+// The words of `count` rows from row number `first` on, none of which carries into the upper half, for one column group:
+// words[row][2 w] and [2 w + 1] are word w of lanes 0..7 and 8..15. Not inlined, like fill_rows: each has the registers for itself.
+[[gnu::noinline]] void draw_words(const Keys& keys, uint32_t site, uint32_t group, uint64_t first, int64_t count,
+                                  __m256i (*words)[8]) {
+  const uint64_t row_high_product = uint64_t{kMultiplier1} * (first >> 32);
+  const uint32_t row_word = static_cast<uint32_t>(row_high_product >> 32) ^
+                            static_cast<uint32_t>(_mm256_cvtsi256_si32(keys.key0[0]));
+  const __m256i counter = set1(group << 4);
+  const auto part_of = [&](int first_lane) {
+    const __m256i lanes = _mm256_add_epi64(_mm256_set1_epi64x(first_lane), _mm256_setr_epi64x(0, 2, 4, 6));
+    return ColumnPart(keys, site, row_high_product, _mm256_or_si256(counter, lanes));
+  };
+  const ColumnPart part[4] = {part_of(0), part_of(1), part_of(8), part_of(9)};
+  for (int64_t r = 0; r < count; ++r) {
+    const uint32_t row = static_cast<uint32_t>(first + static_cast<uint64_t>(r));
+    const uint64_t mixed = uint64_t{kMultiplier0} * (row_word ^ row);
+    philox(keys, part, mixed, words[r]);
+    philox(keys, part + 2, mixed, words[r] + 1);
+  }
+}
+
+// Codes of the columns of one group, at most 4 * 32 / bits halves of a step of them.
+template <int bits, class T>
+[[gnu::noinline]] void fill_rows(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid,
+                                 const __m256i (*words)[8], uint8_t* out, int64_t out_ld) {
+  constexpr int per_word = 32 / bits, steps = 2 * per_word;
+  const __m256 resolution = _mm256_set1_ps(static_cast<float>(1 << bits));
+  const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
+  for (int64_t r = 0; r < rows; ++r, x += ld, out += out_ld) {
+#pragma GCC unroll 8
+    for (int j = 0; j < steps; ++j) {
+      const int64_t left = cols - kStep * j;
+      if (left <= 0) break;
+      const auto codes = [&](auto x8) {  // draws 2 j and 2 j + 1 of the call, 16 columns each
+        const __m256i* word = words[r] + 2 * j / per_word * 2;
+        const int shift = 2 * j % per_word * bits;
+        __m256i code[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          const __m256i random = _mm256_and_si256(_mm256_srli_epi32(word[i & 1], shift + i / 2 * bits), mask);
+          code[i] = grid.stochastic(x8(i), random, resolution);
+        }
+        return bytes(code[0], code[1], code[2], code[3]);
+      };
+      const T* from = x + kStep * j;
+      if (left < kStep) {
+        store_first(out + kStep * j, left, codes([&](int i) { return load8(from + 8 * i, left - 8 * i); }));
+        break;
+      }
+      store(out + kStep * j, codes([&](int i) { return load8(from + 8 * i); }));
+    }
+  }
+}
+
+template <int bits, class T>
+void drawn(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid, const Draw& draw, int64_t row0,
+           uint8_t* out, int64_t out_ld) {
+  constexpr int64_t span = 16 * 4 * 32 / bits;
+  const Keys keys(draw);
+  __m256i words[kRowBlock][8];
+  for (int64_t r = 0; r < rows;) {
+    const uint64_t first = static_cast<uint64_t>(row0 + r);
+    const int64_t same_high = static_cast<int64_t>((uint64_t{1} << 32) - (first & 0xFFFFFFFFu));
+    int64_t count = rows - r < kRowBlock ? rows - r : kRowBlock;
+    if (count > same_high) count = same_high;
+    for (int64_t c = 0; c < cols; c += span) {
+      draw_words(keys, draw.site, static_cast<uint32_t>(c / span), first, count, words);
+      fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
+    }
+    r += count;
+  }
+}
+
+template <class T>
+void stochastic(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& code_grid, const Draw& draw,
+                int64_t row0, uint8_t* out, int64_t out_ld) {
+  const Grid grid(code_grid);
+  if (draw.bits == 16) {
+    drawn<16>(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+  } else {
+    drawn<8>(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+  }
+}
+
+}  // namespace
+
+AbsMax absmax_f32(const float* x, int64_t n) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
+  __m256i most[4];
+  __m256 negative[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    most[j] = _mm256_setzero_si256();
+    negative[j] = _mm256_setzero_ps();
+  }
+  const auto take = [&](int j, __m256 v) {  // bit patterns without sign are not negative: a signed maximum serves
+    most[j] = _mm256_max_epi32(most[j], _mm256_and_si256(_mm256_castps_si256(v), magnitude));
+    negative[j] = _mm256_or_ps(negative[j], _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ));
+  };
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) take(j, _mm256_loadu_ps(x + i + 8 * j));
+  }
+  for (; i + 8 <= n; i += 8) take(0, _mm256_loadu_ps(x + i));
+  take(1, load8(x + i, n - i));
+  const __m256i all = _mm256_max_epi32(_mm256_max_epi32(most[0], most[1]), _mm256_max_epi32(most[2], most[3]));
+  const __m256 any = _mm256_or_ps(_mm256_or_ps(negative[0], negative[1]), _mm256_or_ps(negative[2], negative[3]));
+  alignas(32) uint32_t lanes[8];
+  store(lanes, all);
+  AbsMax result{0, _mm256_movemask_ps(any) != 0 ? 1u : 0u};
+  for (uint32_t lane : lanes) result.bits = lane > result.bits ? lane : result.bits;
+  return result;
+}
+
+int32_t absmax_s16(const int16_t* x, int64_t n) {
+  __m256i most[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    most[0] = _mm256_max_epu16(most[0], _mm256_abs_epi16(load(x + i)));
+    most[1] = _mm256_max_epu16(most[1], _mm256_abs_epi16(load(x + i + 16)));
+  }
+  alignas(32) uint16_t lanes[16];
+  store(lanes, _mm256_max_epu16(most[0], most[1]));
+  int32_t result = 0;
+  for (uint16_t lane : lanes) result = lane > result ? lane : result;
+  for (; i < n; ++i) {
+    const int32_t magnitude = x[i] < 0 ? -x[i] : x[i];
+    result = magnitude > result ? magnitude : result;
+  }
+  return result;
+}
+
+void quantize_f32u8(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                    int64_t out_ld) {
+  nearest(x, rows, cols, ld, grid, out, out_ld);
+}
+
+void quantize_s16u8(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
+                    int64_t out_ld) {
+  nearest(x, rows, cols, ld, grid, out, out_ld);
+}
+
+void quantize_f32u8_stochastic(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                               const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld) {
+  stochastic(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+}
+
+void quantize_s16u8_stochastic(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                               const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld) {
+  stochastic(x, rows, cols, ld, grid, draw, row0, out, out_ld);
+}
+
+}  // namespace quintil::kernels::avx2
