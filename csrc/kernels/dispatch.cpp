@@ -59,6 +59,12 @@ constexpr KernelTable kAvx2 = [] {
   t.gemm_u8s8s32 = avx2::gemm_u8s8s32;
   t.gemm_u8s8f32 = avx2::gemm_u8s8f32;
   t.scale_s32f32 = avx2::scale_s32f32;
+  t.im2col_u8 = avx2::im2col_u8;
+  t.col2im_s32 = avx2::col2im_s32;
+  t.pack_u8u4 = avx2::pack_u8u4;
+  t.unpack_u4u8 = avx2::unpack_u4u8;
+  t.widen_u8s16 = avx2::widen_u8s16;
+  t.sum_rows_f32 = avx2::sum_rows_f32;
   return t;
 }();
 
