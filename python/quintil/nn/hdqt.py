@@ -32,6 +32,8 @@ class _HadamardLayer(SwappedLayer):
 
     def __init__(self, *arguments: Any, scheme: HDQT, **keywords: Any):
         super().__init__(*arguments, **keywords)
+        if not isinstance(scheme, HDQT):
+            raise TypeError(f"{type(self).__name__}: expected scheme to be an HDQT, got {scheme!r}")
         reason = self.refusal(self, scheme)
         if reason is not None:
             raise ValueError(f"{type(self).__name__}: expected a layer that HDQT can take, got one where {reason}")

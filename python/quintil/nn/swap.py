@@ -231,8 +231,24 @@ def _subclass_for(layer_class: type[SwappedLayer], float_class: type[nn.Module])
     """`layer_class` itself for the class it was written for, else one class per user subclass."""
     if float_class is layer_class.float_class:
         return layer_class
-    own = {"float_class": float_class, "__module__": float_class.__module__, "__doc__": layer_class.__doc__}
+    own = {
+        "float_class": float_class,
+        "__module__": float_class.__module__,
+        "__doc__": layer_class.__doc__,
+        "__reduce_ex__": _reduce_by_bases,
+    }
     return type(f"{layer_class.__name__}Of{float_class.__name__}", (layer_class, float_class), own)
+
+
+def _reduce_by_bases(module: SwappedLayer, protocol: int) -> tuple:
+    """Pickle and copy a layer of a class from `_subclass_for`, which has no name that it could be found by."""
+    state = object.__reduce_ex__(module, max(protocol, 2))[2:]
+    return (_new_by_bases, type(module).__bases__, *state)
+
+
+def _new_by_bases(layer_class: type[SwappedLayer], float_class: type[nn.Module]) -> SwappedLayer:
+    kind = _subclass_for(layer_class, float_class)
+    return kind.__new__(kind)
 
 
 def _is_own_class(cls: type) -> bool:

@@ -1,0 +1,43 @@
+"""The models that the tests of the swap work on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from quintil.nn import HadamardConv2d, HadamardLinear
+
+
+class OwnLinear(nn.Linear):
+    """A user's subclass: keeps its attributes and methods through a swap."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs)
+        self.note = "mine"
+
+    def shout(self) -> str:
+        return self.note.upper()
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
+        self.body = nn.ModuleDict({"a": nn.Linear(72, 16), "b": OwnLinear(16, 16)})
+        self.head = nn.Linear(16, 5, bias=False)
+
+    def forward(self, x):
+        x = self.block(self.stem(x)).flatten(1)
+        return self.head(self.body["b"](self.body["a"](x).relu()))
+
+
+SWAPPABLE = {"stem.0", "block.0", "body.a", "body.b", "head"}
+
+
+def images(n: int = 4) -> torch.Tensor:
+    return torch.randn(n, 3, 8, 8)
+
+
+def swapped(model: nn.Module) -> set[str]:
+    return {name for name, m in model.named_modules() if isinstance(m, (HadamardLinear, HadamardConv2d))}
