@@ -107,7 +107,11 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise ValueError(f"RunConfig: expected {name} to be one of {', '.join(allowed)}, got {value!r}")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
         _require_integers("seeds", self.seeds)
+        object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"RunConfig: expected seeds to be different integers in 0..2^32-1, got {self.seeds}")
 
@@ -159,6 +163,7 @@ _NUMBER_MINIMA = {
     "momentum": 0, "lamda": 0, "T": 1e-6,
 }  # fmt: skip
 _CHOICES = {"memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS}
+_FLAGS = ("kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding")
 
 
 def _require(name: str, value: Any, kinds: type | tuple[type, ...], low: float) -> None:
@@ -173,7 +178,8 @@ def _require(name: str, value: Any, kinds: type | tuple[type, ...], low: float) 
 
 def _require_integers(name: str, values: Sequence[int]) -> None:
     """Refuses texts: the string "50" as a milestone would silently never be reached."""
-    if isinstance(values, str) or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+    listed = not isinstance(values, str) and isinstance(values, Sequence)
+    if not listed or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         raise TypeError(f"RunConfig: expected {name} to be integers, got {values!r}")
 
 

@@ -81,7 +81,8 @@ class Learner:
         self.nearest_mean: NearestMean | None = None
         self.teacher: nn.Module | None = None
         self.known = self.seen = 0
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # of the stages of the current task, by name
+        self.trained_samples = 0  # in the current task, all epochs together
 
     # What a learner may replace -----------------------------------------------------------------------------------
 
@@ -103,6 +104,7 @@ class Learner:
     def begin_task(self, task: Task) -> None:
         """Grow the head, collect the training data, cache the teacher's logits, make the optimiser."""
         self.seconds = {}
+        self.trained_samples = 0
         self.task, self.known, self.seen = task, task.first, task.last
         self.net.grow(self.classes if self.full_head else task.last, generator=self.streams["init"])
         if self.config.scheme is not None:
@@ -140,6 +142,7 @@ class Learner:
             hits.append((logits.detach()[:, : self.seen].argmax(1) == y).sum())
             losses.append(torch.stack([value.detach() for value in values]))
         self.scheduler.step()
+        self.trained_samples += sum(sizes)
         weights = torch.tensor(sizes, dtype=torch.float64)
         means = (torch.stack(losses).double() * weights.unsqueeze(1)).sum(0) / weights.sum()
         log = dict(zip(parts, means.tolist()))

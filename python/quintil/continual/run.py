@@ -92,23 +92,24 @@ def build_net(config: RunConfig, dataset: data.Dataset, streams: Streams) -> Inc
             f"{sample[0].numel()} (sample shape {list(sample.shape[1:])})"
         )
     model = config.model or ("resnet32" if images else "fcnet")
-    generator = streams["init"]
-    if model == "fcnet":
-        backbone: nn.Module = FCNet(
-            sample[0].numel(),
-            config.fc_hid_dim,
-            fc_nr_hid=config.fc_nr_hid,
-            half_dims=config.half_dims,
-            norm=config.norm,
-            generator=generator,
+    if model != "fcnet" and (not images or sample.size(1) != 3):
+        raise ValueError(
+            f"build_net: expected samples [3, height, width] for {model}, got {list(sample.shape[1:])} "
+            f"(data set {dataset.name})"
         )
-    else:
-        if not images or sample.size(1) != 3:
-            raise ValueError(
-                f"build_net: expected samples [3, height, width] for {model}, got {list(sample.shape[1:])} "
-                f"(data set {dataset.name})"
+    generator = streams["init"]
+    with torch.random.fork_rng(devices=[]):  # layers first initialise themselves from the default generator
+        if model == "fcnet":
+            backbone: nn.Module = FCNet(
+                sample[0].numel(),
+                config.fc_hid_dim,
+                fc_nr_hid=config.fc_nr_hid,
+                half_dims=config.half_dims,
+                norm=config.norm,
+                generator=generator,
             )
-        backbone = {"resnet20": resnet20, "resnet32": resnet32}[model](generator=generator)
+        else:
+            backbone = {"resnet20": resnet20, "resnet32": resnet32}[model](generator=generator)
     net = IncrementalNet(backbone, bias=config.bias)
     return net.to(memory_format=torch.channels_last) if images else net
 
@@ -145,7 +146,7 @@ def run(config: RunConfig, observer: Observer | None = None, *, force: bool = Fa
     """Run every seed that is not finished yet (`force`: all), aggregate, and return the run directory.
 
     KeyboardInterrupt passes through after the files of the finished tasks are whole; the interrupted seed starts
-    again on the next call. A folder that holds another configuration raises ValueError.
+    again on the next call. A directory that holds seeds of another configuration raises ValueError.
     """
     path = None
     for seed in config.seeds:
@@ -161,11 +162,10 @@ def run_seed(config: RunConfig, seed: int, observer: Observer | None = None, *, 
     with _threads(config.threads):
         setup = prepare(config, seed)
         described = setup.describe()
-        if not force:
-            setup.folder.check_config(described)
-            if setup.folder.finished:
-                observer.on_skip(seed, setup.folder.path)
-                return setup.folder.path
+        setup.folder.check_config(described, repeated=(seed, *config.seeds) if force else ())
+        if setup.folder.finished and not force:
+            observer.on_skip(seed, setup.folder.path)
+            return setup.folder.path
         setup.folder.start(described)
         observer.on_seed(setup)
         with setup.learner.streams.rounding():
@@ -176,8 +176,13 @@ def run_seed(config: RunConfig, seed: int, observer: Observer | None = None, *, 
 
 
 def aggregate(path: Path) -> dict:
-    """Write aggregate.json and aggregate.csv of all finished seeds: mean, std (n - 1), 95 % interval; returns it."""
+    """Write aggregate.json and aggregate.csv of all finished seeds: mean, std (n - 1), 95 % interval; returns it.
+
+    ValueError if no seed of the run directory `path` is finished.
+    """
     result = read_run(path)
+    if not result.seeds:
+        raise ValueError(f"aggregate: expected a finished seed, got only unfinished ones (in {path})")
     scalars = sorted({name for seed in result.seeds.values() for name, v in seed.summary.items() if _is_float(v)})
     table = {name: estimate(list(result.values(name).values())).as_dict() for name in scalars}
     curves = {}
@@ -227,13 +232,12 @@ def _train(setup: SeedSetup, observer: Observer) -> dict:
         record, matrices = _evaluate(setup, task, history)
         record |= {"lr_last": log["lr"], "loss_last": log["loss"], "train_acc_last": log["train_acc"]}
         evaluated = time.perf_counter()
-        seen_samples = learner.epochs * (task.y.numel() + log["replayed"])
         timing = {
             "task": task.number,
             "train_s": trained - start,
             "end_task_s": ended - trained,
             "eval_s": evaluated - ended,
-            "samples_per_s": seen_samples / (trained - start),
+            "samples_per_s": learner.trained_samples / (trained - start),
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
             **{f"{name}_s": seconds for name, seconds in learner.seconds.items()},
         }

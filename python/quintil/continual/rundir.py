@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from quintil._library import _bindings, active_isa
+from quintil.metrics import SEED_KEYS
 
 HEAD_FILES = {"linear": "cnn", "nme": "nme"}
 _LOG_COLUMNS = ("task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed", "test_acc")
@@ -69,24 +70,34 @@ class SeedDirectory:
     def finished(self) -> bool:
         return (self.path / "summary.json").is_file()
 
-    def check_config(self, config: dict) -> None:
-        """ValueError if the folder holds a run with other settings; naming the first that differ."""
-        if not (self.path / "config.json").is_file():
-            return
-        stored = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+    def check_config(self, config: dict, repeated: Sequence[int] = ()) -> None:
+        """ValueError if this folder or that of another seed beside it holds other settings; names those that differ.
+
+        repeated: seeds whose folders will be written anew and may hold anything.
+        """
         config = json.loads(pretty(config))
-        different = sorted(key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key))
-        if different:
-            key = different[0]
-            raise ValueError(
-                f"run: expected {self.path} to hold a run of the same configuration, got {key} = {stored.get(key)!r} "
-                f"instead of {config.get(key)!r} (differing: {', '.join(different)}; choose another exp_name)"
-            )
+        for file in sorted(self.path.parent.glob("seed*/config.json")):
+            if file.parent.name in [f"seed{seed}" for seed in repeated]:
+                continue
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            own = () if file.parent == self.path else SEED_KEYS
+            keys = (stored.keys() | config.keys()) - set(own)
+            different = sorted(key for key in keys if stored.get(key) != config.get(key))
+            if different:
+                key = different[0]
+                raise ValueError(
+                    f"run: expected {file.parent} to hold a run of the same configuration, got {key} = "
+                    f"{stored.get(key)!r} instead of {config.get(key)!r} (differing: {', '.join(different)}; choose "
+                    "another exp_name)"
+                )
 
     def start(self, config: dict) -> None:
-        """Create the folder with config.json and env.json; results of an unfinished attempt are cleared."""
+        """Create the folder with config.json and env.json; results of an earlier attempt are cleared.
+
+        summary.json goes first: what is cleared only in part must not look finished.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        for old in ("metrics.jsonl", "timing.jsonl", "train_log.csv", "summary.json"):
+        for old in ("summary.json", "metrics.jsonl", "timing.jsonl", "train_log.csv"):
             (self.path / old).unlink(missing_ok=True)
         for pattern in ("acc_matrix_*.csv", "confusion_*.npz"):
             for old in self.path.glob(pattern):

@@ -20,11 +20,12 @@ from .accuracy import (
     macro_f1,
     task_metrics,
 )
-from .results import RunResult, SeedResult, read_run, read_seed
+from .results import SEED_KEYS, RunResult, SeedResult, read_run, read_seed
 from .statistics import Estimate, estimate, paired_difference, t_quantile
 
 __all__ = [
     "FORMULAS",
+    "SEED_KEYS",
     "Estimate",
     "RunResult",
     "SeedResult",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HEADS = ("cnn", "nme")
+#: Entries of config.json that may differ between the seeds of one run.
+SEED_KEYS = ("seed", "order_seed", "class_order", "subjects_train", "subjects_test", "checksums")
 
 
 @dataclass(frozen=True)
