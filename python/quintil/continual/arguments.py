@@ -234,15 +234,21 @@ def _memory_changes(args: argparse.Namespace, preset: RunConfig) -> dict:
 
 
 def scheme_from(args: argparse.Namespace) -> HDQT | None:
-    """The quantisation scheme of parsed options, None for float32; ValueError if options without a scheme are given."""
+    """The quantisation scheme of parsed options, None for float32.
+
+    ValueError if options of a scheme are given without one; `--quant noq` ignores them, as in the authors' commands.
+    """
+    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize")
+    changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
     if _QUANT_ALIASES.get(args.quant, args.quant) == "none":
-        given = [name for name in ("bits", "accumulator_bits", "tile_size", "paper_compat") if getattr(args, name)]
+        others = ("paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
+        given = [*changes, *(name for name in others if getattr(args, name))]
         if given and args.quant == "none":
             raise ValueError(f"config_from: expected quant to be hdqt with {', '.join(given)}, got none")
         return None
-    base = HDQT.paper() if args.paper_compat else HDQT()
-    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize")
-    changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
+    base = HDQT()
+    if args.paper_compat:
+        base = HDQT.paper(**{name: changes.pop(name) for name in ("bits", "accumulator_bits") if name in changes})
     if args.hadamard_off:
         changes["hadamard"] = "none"
     rounding = {site: getattr(args, flag) for flag, site in _SITES.items() if getattr(args, flag) is not None}
