@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from quintil.metrics import FORMULAS, Estimate, RunResult, estimate, paired_difference, read_run
+from quintil.metrics import FORMULAS, SEED_KEYS, Estimate, RunResult, estimate, paired_difference, read_run
 
 HEAD_NAMES = {"cnn": "linear head", "nme": "nearest-mean head"}
 HEADLINES = ("last_acc", "avg_inc_acc", "forgetting_class_best_old")
@@ -27,7 +30,12 @@ _TITLES = {
     "forgetting_class_best_old": "Forgetting, per old class",
     "forgetting_chaudhry": "Forgetting, per old task (Chaudhry)",
 }
-_COLOURS = ("#1f5fa8", "#d1661c", "#2f8f5b", "#8d4bab", "#7a6a58")
+_UNITS = {
+    "acc": "accuracy (%)",
+    "forgetting_class_best_old": "forgetting (percentage points)",
+    "forgetting_chaudhry": "forgetting (percentage points)",
+}
+_COLOURS = ("#1f5fa8", "#d1661c", "#2f8f5b", "#8d4bab", "#7a6a58", "#c2356b", "#1a9a9a", "#9a8a12")
 _STYLE = {
     "font.size": 9.5,
     "axes.titlesize": 11,
@@ -40,6 +48,7 @@ _STYLE = {
     "xtick.color": "#555555",
     "ytick.color": "#555555",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.8,
     "legend.frameon": False,
@@ -58,11 +67,14 @@ def write_report(run_dirs: Sequence[str | Path], out_dir: str | Path) -> Path:
         raise ValueError("write_report: expected at least one run directory, got none")
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    sections, content = [], []
+    sections, content, stems = [], [], set()
     for group in _groups(runs):
-        stem = _slug(group[0])
-        pictures = [_draw(group, name, out_dir / f"{stem}_{name}.png") for name in _CURVES]
-        sections.append(_section(group, [path.name for path in pictures]))
+        stem = _unused(_slug(group[0]), stems)
+        stems.add(stem)
+        pictures = {name: f"{stem}_{name}.png" for name in _CURVES if len(group[0].config["task_sizes"]) > 1}
+        for name, file in pictures.items():
+            _draw(group, name, out_dir / file)
+        sections.append(_section(group, pictures))
         content += [_as_json(run, _reference(group, run)) for run in group]
     (out_dir / "report.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     formulas = "\n".join(f"* `{name}`: {FORMULAS[name]}." for name in (*HEADLINES, "forgetting_chaudhry", "acc"))
@@ -124,8 +136,8 @@ def _finished(run: RunResult) -> RunResult:
 
 def _setting(run: RunResult) -> dict:
     """What must be equal for two runs to be compared: everything but the scheme and what belongs to one seed."""
-    of_seed = ("scheme", "scheme_label", "seed", "class_order", "order_seed", "subjects_train", "subjects_test")
-    return {name: value for name, value in run.config.items() if name not in (*of_seed, "checksums", "version")}
+    left_out = (*SEED_KEYS, "scheme", "scheme_label", "version")
+    return {name: value for name, value in run.config.items() if name not in left_out}
 
 
 def _groups(runs: Sequence[RunResult]) -> list[list[RunResult]]:
@@ -172,7 +184,13 @@ def _slug(run: RunResult) -> str:
     return re.sub(r"_hdqt_.*$", "", run.path.name) if run.label != "float32" else run.path.name
 
 
-def _section(group: Sequence[RunResult], pictures: Sequence[str]) -> str:
+def _unused(stem: str, stems: Collection[str]) -> str:
+    """`stem` itself, or with a number: runs of different experiments may have folders of one name."""
+    names = (stem, *(f"{stem}_{number}" for number in range(2, len(stems) + 2)))
+    return next(name for name in names if name not in stems)
+
+
+def _section(group: Sequence[RunResult], pictures: Mapping[str, str]) -> str:
     config = group[0].config
     sizes = config["task_sizes"]
     title = f"## {config['dataset']}, {config['method']}, {len(sizes)} tasks ({', '.join(map(str, sizes))} classes)"
@@ -181,14 +199,22 @@ def _section(group: Sequence[RunResult], pictures: Sequence[str]) -> str:
     falls = f"x{config['lr_decay']:g} at {milestones}" if milestones else "constant"
     about = (
         f"{config['learner_variant']}; {config['network']}{memory}; {config['epochs']} epochs per task, batch "
-        f"{config['batch_size']}, lr {config['lr']:g} {falls}, split {config['split'] or 'default'}; seeds "
-        f"{', '.join(str(seed) for seed in sorted(group[0].seeds))}."
+        f"{config['batch_size']}, lr {config['lr']:g} {falls}, split {config['split'] or 'default'}; "
+        f"{_seeds_text(group)}."
     )
     unfinished = [f"{run.label}: {', '.join(map(str, run.unfinished))}" for run in group if run.unfinished]
     notes = [f"Unfinished seeds, not counted: {'; '.join(unfinished)}."] if unfinished else []
-    images = "\n".join(f"![{_TITLES[name]}]({picture})" for name, picture in zip(_CURVES, pictures))
+    images = ["\n".join(f"![{_TITLES[name]}]({file})" for name, file in pictures.items())] if pictures else []
     per_task = "\n\n".join(["Accuracy after each task:", _per_task_table(group)])
-    return "\n\n".join([title, about, *notes, summary_table(group), images, per_task])
+    return "\n\n".join([title, about, *notes, summary_table(group), *images, per_task])
+
+
+def _seeds_text(group: Sequence[RunResult]) -> str:
+    """The seeds of all runs, or of each run where they differ."""
+    texts = {run.label: f"seeds {', '.join(map(str, sorted(run.seeds)))}" for run in group}
+    if len(set(texts.values())) == 1:
+        return texts[group[0].label]
+    return "; ".join(f"{label}: {seeds}" for label, seeds in texts.items())
 
 
 def _per_task_table(group: Sequence[RunResult]) -> str:
@@ -206,39 +232,47 @@ def _curve(run: RunResult, head: str, name: str) -> np.ndarray:
     return np.array([seed.curve(head, name) for seed in run.seeds.values()], dtype=np.float64)
 
 
-def _draw(group: Sequence[RunResult], name: str, path: Path) -> Path:
+def _draw(group: Sequence[RunResult], name: str, path: Path) -> None:
     """One figure: a panel per head, a line per scheme (mean over seeds) with a band of one standard deviation."""
     heads = [head for head in HEAD_NAMES if any(head in run.heads() for run in group)]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2 * len(heads), 3.6), layout="constrained")
+        figure = Figure(figsize=(5.2 * len(heads), 4.0), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(heads), sharey=True, squeeze=False)[0]
+        lines: dict[str, Artist] = {}
         for panel, head in zip(panels, heads):
-            for colour, run in zip(_COLOURS, group):
+            for colour, run in zip(cycle(_COLOURS), group):
                 if head in run.heads():
-                    _line(panel, run, _curve(run, head, name), colour)
+                    line = _line(panel, run, _curve(run, head, name), colour, top=100.0 if name == "acc" else None)
+                    lines.setdefault(line.get_label(), line)
             panel.set_title(HEAD_NAMES[head])
             panel.set_xlabel("task")
+            panel.set_xlim(0.8, len(group[0].config["task_sizes"]) + 0.2)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.legend(loc="lower left" if name == "acc" else "upper left")
-        panels[0].set_ylabel(f"{name} (%)")
-        figure.suptitle(f"{_TITLES[name]}: {FORMULAS[name]}", fontsize=9.5, color="#555555")
+        panels[0].set_ylabel(_UNITS[name])
+        bands = "; bands: ± 1 std over seeds" if any(len(run.seeds) > 1 for run in group) else ""
+        figure.suptitle(f"{_TITLES[name]}{bands}\n{FORMULAS[name]}", fontsize=9.5, color="#555555")
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2 * len(heads) - 1)
         figure.savefig(path, dpi=150, metadata={"Software": None})
-    return path
 
 
-def _line(panel, run: RunResult, values: np.ndarray, colour: str) -> None:
+def _line(panel: Axes, run: RunResult, values: np.ndarray, colour: str, top: float | None) -> Artist:
+    """Draw the mean over seeds of `values` [seeds, tasks] with its band, cut to 0..top where there is a top."""
     defined = ~np.isnan(values).any(axis=0)
     tasks = np.arange(1, values.shape[1] + 1)[defined]
     values = values[:, defined]
     mean = values.mean(axis=0)
     seeds = "seed" if len(values) == 1 else "seeds"
     dashes = "-" if run.label == "float32" else "--"
-    panel.plot(tasks, mean, dashes, color=colour, marker="o", markersize=4, linewidth=1.8,
-               label=f"{run.label} ({len(values)} {seeds})")  # fmt: skip
+    (line,) = panel.plot(tasks, mean, dashes, color=colour, marker="o", markersize=4, linewidth=1.8,
+                         label=f"{run.label} ({len(values)} {seeds})")  # fmt: skip
     if len(values) > 1:
         std = values.std(axis=0, ddof=1)
-        panel.fill_between(tasks, mean - std, np.minimum(mean + std, 100.0), color=colour, alpha=0.15, linewidth=0)
+        low, high = mean - std, mean + std
+        if top is not None:
+            low, high = np.maximum(low, 0.0), np.minimum(high, top)
+        panel.fill_between(tasks, low, high, color=colour, alpha=0.12, linewidth=0)
+    return line
 
 
 def _as_json(run: RunResult, reference: RunResult | None) -> dict:
