@@ -1,16 +1,17 @@
 // The uniform quantisers of HDQT [HDQT H1, H2, H7, H8], 32 elements at a time.
 //
-// Nearest: a true division, clamp to [lo, hi], convert with nearest-even. Clamping first gives the same code, since lo and hi
-//   are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and max return.
-// Stochastic: Philox4x32-10 in registers. Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold
+// Both: a true division, then clamp to [lo, hi]. Clamping before rounding gives the same code, since lo and hi are integers, and
+//   keeps conversions in range (E8). NaN is found by a comparison, never by what min and max return.
+// Nearest: convert with nearest-even. Stochastic: cut off |u|, add 1 where the draw says so, vpsignd by u (0 if u is +0).
+// Draws: Philox4x32-10 in registers. Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold
 //   the draws of columns group * 128 + 16 j + l: 16 bits j of the 128 bits, low half first. (8-bit stream: 256 columns, bytes.)
 // Registers: vpmuludq takes its factors from even lanes, so the 16 lanes of a call travel as four chains of four 64-bit lanes
 //   (even and odd counters of either half) whose upper halves are noise that no product reads. Two chains of four words run at
 //   a time, 8 registers; the round keys are memory operands. Even and odd chains are merged at the end.
 //   Rounds 1 to 3 mix row and column only by xor: what depends on the columns alone is made once for a block of rows.
-// Bytes: vpackusdw and vpackuswb work in 128-bit halves, so 32 codes leave them in dword order 0 2 4 6 1 3 5 7 of either four
-//   loads; vpermd puts them right. Codes are masked to 8 bits before, so that nothing saturates.
-// Bounds: |u| is cut to 256, thresholds are below 65536 and r + 0.5 is exact in float32.
+// Bytes: vpackssdw and vpackuswb work in 128-bit halves, so 32 codes leave them in dword order 0 2 4 6 1 3 5 7 and vpermd puts
+//   them right. Codes, -128..255, are cut to a byte in between, so that nothing saturates; zero is added modulo 256.
+// Bounds: thresholds are below 65536 and r + 0.5 is exact in float32.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -39,18 +40,14 @@ inline __m256i first_lanes(int64_t count) {
 // Eight elements as floats; of the first `count` only those exist, the rest are 0.
 inline __m256 load8(const float* x) { return _mm256_loadu_ps(x); }
 inline __m256 load8(const float* x, int64_t count) { return _mm256_maskload_ps(x, first_lanes(count)); }
-inline __m256 widened(__m128i x) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(x)); }
-inline __m256 load8(const int16_t* x) { return widened(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))); }
-inline __m256 load8(const int16_t* x, int64_t count) {  // pairs by dwords, then the odd one into its lane
+inline __m256 load8(const int16_t* x) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+}
+inline __m256 load8(const int16_t* x, int64_t count) {
   if (count >= 8) return load8(x);
-  if (count <= 0) return _mm256_setzero_ps();
-  const __m128i pairs = _mm256_castsi256_si128(first_lanes(count / 2));
-  __m128i v = _mm_maskload_epi32(reinterpret_cast<const int*>(x), pairs);
-  if (count % 2 == 1) {
-    const __m128i lane = _mm_cmpeq_epi16(_mm_set1_epi16(static_cast<int16_t>(count - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
-    v = _mm_or_si128(v, _mm_and_si128(_mm_set1_epi16(x[count - 1]), lane));
-  }
-  return widened(v);
+  alignas(16) int16_t lanes[8] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = x[i];
+  return load8(lanes);
 }
 
 // The first `count` < 32 bytes.
@@ -72,45 +69,46 @@ inline void store_first(uint8_t* out, int64_t count, __m256i codes) {
 
 struct Grid {
   __m256 divisor, lo, hi;
-  __m256i zero;
+  __m256i zero;  // bytes
 
   explicit Grid(const CodeGrid& grid)
       : divisor(_mm256_set1_ps(grid.divisor)),
         lo(_mm256_set1_ps(static_cast<float>(grid.lo))),
         hi(_mm256_set1_ps(static_cast<float>(grid.hi))),
-        zero(_mm256_set1_epi32(grid.zero)) {}
+        zero(_mm256_set1_epi8(static_cast<char>(grid.zero))) {}
 
-  // Codes of values that are clamped and rounded here, in the low byte of each lane; the code 0 where u is no number.
-  __m256i code(__m256 value, __m256 u) const {
-    const __m256 clamped = _mm256_max_ps(_mm256_min_ps(value, hi), lo);
-    const __m256i number = _mm256_castps_si256(_mm256_cmp_ps(u, u, _CMP_ORD_Q));
-    const __m256i stored = _mm256_add_epi32(_mm256_and_si256(_mm256_cvtps_epi32(clamped), number), zero);
-    return _mm256_and_si256(stored, _mm256_set1_epi32(255));
-  }
+  __m256 clamped(__m256 u) const { return _mm256_max_ps(_mm256_min_ps(u, hi), lo); }
 
   __m256i nearest(__m256 x) const {
     const __m256 u = _mm256_div_ps(x, divisor);
-    return code(u, u);
+    return numbers_only(_mm256_cvtps_epi32(clamped(u)), u);
   }
 
   // `random` holds integers 0 .. resolution - 1.
   __m256i stochastic(__m256 x, __m256i random, __m256 resolution) const {
-    const __m256 u = _mm256_div_ps(x, divisor);
-    const __m256 minus_zero = _mm256_set1_ps(-0.0f);
-    const __m256 magnitude = _mm256_min_ps(_mm256_andnot_ps(minus_zero, u), _mm256_set1_ps(256.0f));
-    const __m256 whole = _mm256_floor_ps(magnitude);
-    const __m256 threshold = _mm256_mul_ps(resolution, _mm256_sub_ps(magnitude, whole));
+    const __m256 u = _mm256_div_ps(x, divisor), v = clamped(u);
+    const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+    const __m256i whole = _mm256_cvttps_epi32(magnitude);
+    const __m256 threshold = _mm256_mul_ps(resolution, _mm256_sub_ps(magnitude, _mm256_cvtepi32_ps(whole)));
     const __m256 draw = _mm256_add_ps(_mm256_cvtepi32_ps(random), _mm256_set1_ps(0.5f));
-    const __m256 up = _mm256_and_ps(_mm256_cmp_ps(draw, threshold, _CMP_LT_OQ), _mm256_set1_ps(1.0f));
-    return code(_mm256_or_ps(_mm256_add_ps(whole, up), _mm256_and_ps(minus_zero, u)), u);
+    const __m256i up = _mm256_castps_si256(_mm256_cmp_ps(draw, threshold, _CMP_LT_OQ));  // -1 or 0
+    return numbers_only(_mm256_sign_epi32(_mm256_sub_epi32(whole, up), _mm256_castps_si256(v)), u);
+  }
+
+  // 4 x 8 codes as 32 stored bytes in their order.
+  __m256i bytes(__m256i a, __m256i b, __m256i c, __m256i d) const {
+    const __m256i byte = _mm256_set1_epi16(255);
+    const __m256i low = _mm256_and_si256(_mm256_packs_epi32(a, b), byte), high = _mm256_and_si256(_mm256_packs_epi32(c, d), byte);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    return _mm256_add_epi8(_mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order), zero);
+  }
+
+ private:
+  // The code 0 where u is no number.
+  static __m256i numbers_only(__m256i code, __m256 u) {
+    return _mm256_and_si256(code, _mm256_castps_si256(_mm256_cmp_ps(u, u, _CMP_ORD_Q)));
   }
 };
-
-// 4 x 8 codes as 32 bytes in their order.
-inline __m256i bytes(__m256i a, __m256i b, __m256i c, __m256i d) {
-  const __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
-  return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
 
 template <class T>
 void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& code_grid, uint8_t* out,
@@ -120,7 +118,7 @@ void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid&
     cols *= rows;
     rows = rows == 0 ? 0 : 1;
   }
-  const auto codes = [&](auto x8) { return bytes(grid.nearest(x8(0)), grid.nearest(x8(1)), grid.nearest(x8(2)), grid.nearest(x8(3))); };
+  const auto codes = [&](auto x8) { return grid.bytes(grid.nearest(x8(0)), grid.nearest(x8(1)), grid.nearest(x8(2)), grid.nearest(x8(3))); };
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = x + r * ld;
     uint8_t* to = out + r * out_ld;
@@ -143,7 +141,7 @@ struct Keys {
 };
 
 inline __m256i high(__m256i product) { return _mm256_srli_epi64(product, 32); }
-inline __m256i xor3(__m256i a, __m256i b, __m256i c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+inline __m256i xor3(__m256i late, __m256i a, __m256i b) { return _mm256_xor_si256(late, _mm256_xor_si256(a, b)); }
 inline __m256i times(uint32_t factor, __m256i x) { return _mm256_mul_epu32(set1(factor), x); }
 
 // Four lanes of Philox, as far as they depend on the column group and the upper half of the row number.
@@ -229,10 +227,12 @@ template <int bits, class T>
         __m256i code[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-          const __m256i random = _mm256_and_si256(_mm256_srli_epi32(word[i & 1], shift + i / 2 * bits), mask);
+          const int first_bit = shift + i / 2 * bits;
+          const __m256i bits_on = first_bit == 0 ? word[i & 1] : _mm256_srli_epi32(word[i & 1], first_bit);
+          const __m256i random = first_bit + bits == 32 ? bits_on : _mm256_and_si256(bits_on, mask);
           code[i] = grid.stochastic(x8(i), random, resolution);
         }
-        return bytes(code[0], code[1], code[2], code[3]);
+        return grid.bytes(code[0], code[1], code[2], code[3]);
       };
       const T* from = x + kStep * j;
       if (left < kStep) {
