@@ -269,5 +269,28 @@ TEST_CASE("absmax_s16 takes the largest magnitude") {
   }
 }
 
+TEST_CASE("absmax_u8 and absmax_s8 take the largest magnitude of bytes") {
+  for (const std::string& isa : test::tested_isas()) {
+    DYNAMIC_SECTION(isa) {
+      test::Draws draws(6);
+      const kernels::KernelTable& kernels = *kernels::table(isa);
+      for (int64_t n : test::flattened(test::length_groups())) {
+        for (int64_t gap : test::gaps()) {
+          Guarded<uint8_t> u(draws.integers<uint8_t>(n, 0, 100), gap);
+          Guarded<int8_t> s(draws.integers<int8_t>(n, -100, 100), gap);
+          CAPTURE(n, gap);
+          CHECK(kernels.absmax_u8(u.data(), n) == kernels::table("scalar")->absmax_u8(u.data(), n));
+          CHECK(kernels.absmax_s8(s.data(), n) == kernels::table("scalar")->absmax_s8(s.data(), n));
+          if (n == 0) continue;
+          u[draws.between(0, n - 1)] = 255;
+          s[draws.between(0, n - 1)] = -128;
+          CHECK(kernels.absmax_u8(u.data(), n) == 255);
+          CHECK(kernels.absmax_s8(s.data(), n) == 128);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quintil

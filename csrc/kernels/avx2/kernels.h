@@ -9,6 +9,8 @@ namespace quintil::kernels::avx2 {
 
 AbsMax absmax_f32(const float* x, int64_t n);
 int32_t absmax_s16(const int16_t* x, int64_t n);
+int32_t absmax_u8(const uint8_t* x, int64_t n);
+int32_t absmax_s8(const int8_t* x, int64_t n);
 void quantize_f32u8(const float* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
                     int64_t out_ld);
 void quantize_s16u8(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid, uint8_t* out,
