@@ -21,6 +21,7 @@ from .config import RunConfig
 from .console import Console
 from .presets import preset
 from .run import run
+from .train import USER_ERRORS
 
 # Settings short enough to wait for; the published lengths are the presets named hdqt/<data set>.
 DEMOS: dict[str, tuple[RunConfig, str]] = {
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.close()
         print(f"\nstopped; finished tasks and seeds are kept in {Path(options.results_dir) / 'demo'}", file=sys.stderr)
         return 130
-    except (FileNotFoundError, ValueError) as error:
+    except USER_ERRORS as error:
         console.close()
         print(f"error: {error}", file=sys.stderr)
         return 2

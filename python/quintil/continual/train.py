@@ -15,6 +15,10 @@ from .console import Console
 from .run import run
 
 
+#: What a run raises for options or data that cannot be used; everything else is a bug and keeps its traceback.
+USER_ERRORS = (FloatingPointError, ImportError, NotImplementedError, OSError, TypeError, ValueError)
+
+
 def train(args: argparse.Namespace, base: RunConfig) -> int:
     """Run the options of `arguments.add_arguments` on top of `base`; returns the exit status.
 
@@ -27,16 +31,16 @@ def train(args: argparse.Namespace, base: RunConfig) -> int:
         for note in notes(args):
             console.write(note)
         path = run(config, console, force=args.force)
+        runs = _runs(path.parent)
+        page = report.write_report([run.path for run in runs], path.parent)
     except KeyboardInterrupt:
         console.close()
         print("\nstopped; files of finished tasks are whole, finished seeds are kept", file=sys.stderr)
         return 130
-    except (FileNotFoundError, NotImplementedError, TypeError, ValueError, FloatingPointError) as error:
+    except USER_ERRORS as error:
         console.close()
         print(f"error: {error}", file=sys.stderr)
         return 2
-    runs = _runs(path.parent)
-    page = report.write_report([run.path for run in runs], path.parent)
     console.write("\n" + report.plain_table(runs))
     console.write(f"\nresults: {path}\nreport and curves: {page}")
     return 0
