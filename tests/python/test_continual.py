@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from conftest import assert_same, same_bits
+from conftest import SCALAR, assert_same, same_bits
 from torch import nn
 
 from quintil import HDQT
@@ -211,8 +211,9 @@ def test_order_seed_and_training_seed_are_separate(tmp_path):
 def test_images(tmp_path):
     """Augmented data: the teacher sees every batch, and images stay bytes in the memory."""
     changes = dict(
-        dataset="synthetic:cifar", model="resnet20", increment=10, memory_size=40, epochs=2, limit_batches=1
-    )
+        dataset="synthetic:cifar", model="resnet20", increment=10, memory_size=40, epochs=2, limit_batches=1,
+        exemplar_selection="random" if SCALAR else "herding",
+    )  # fmt: skip
     path = run(config(tmp_path, "icarl", "HDQT", **changes, fc_hid_dim=None), Images())
     assert path.name == "synthetic-cifar_icarl_B10_Inc10_hdqt_w4a4acc8"
     record = json.loads((path / "seed0" / "metrics.jsonl").read_text().splitlines()[-1])
