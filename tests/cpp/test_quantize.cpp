@@ -131,7 +131,8 @@ TEST_CASE("rows at 2^32 and columns at the seams of a span draw the bits of thei
     DYNAMIC_SECTION(isa) {
       test::Draws draws(2);
       const int64_t two32 = int64_t{1} << 32;
-      for (int64_t row0 : {int64_t{0}, two32 - 1, two32 - 2, two32 - 17, two32, two32 + 5, 7 * two32 - 20, (int64_t{1} << 62) - 3}) {
+      const int64_t rows[] = {0, two32 - 1, two32 - 2, two32 - 17, two32, two32 + 5, 7 * two32 - 20, (int64_t{1} << 62) - 3};
+      for (int64_t row0 : rows) {
         for (int64_t cols : {1, 15, 16, 17, 127, 128, 129, 143, 145, 255, 256, 257, 300, 513}) {
           for (int32_t bits : {16, 8}) {
             const Draw draw = random_draw(draws, bits);

@@ -53,7 +53,8 @@ inline void add(int32_t* to, const int32_t* from, int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) store(to + i, _mm256_add_epi32(load(to + i), load(from + i)));
   if (i == n) return;
-  const __m256i rest = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n - i)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m256i left = _mm256_set1_epi32(static_cast<int>(n - i));
+  const __m256i rest = _mm256_cmpgt_epi32(left, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   const __m256i sum = _mm256_add_epi32(_mm256_maskload_epi32(to + i, rest), _mm256_maskload_epi32(from + i, rest));
   _mm256_maskstore_epi32(to + i, rest, sum);
 }

@@ -118,7 +118,9 @@ void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid&
     cols *= rows;
     rows = rows == 0 ? 0 : 1;
   }
-  const auto codes = [&](auto x8) { return grid.bytes(grid.nearest(x8(0)), grid.nearest(x8(1)), grid.nearest(x8(2)), grid.nearest(x8(3))); };
+  const auto codes = [&](auto x8) {
+    return grid.bytes(grid.nearest(x8(0)), grid.nearest(x8(1)), grid.nearest(x8(2)), grid.nearest(x8(3)));
+  };
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = x + r * ld;
     uint8_t* to = out + r * out_ld;
@@ -189,7 +191,7 @@ inline void philox(const Keys& keys, const ColumnPart* part, uint64_t mixed, __m
 }
 
 // The words of `count` rows from row number `first` on, none of which carries into the upper half, for one column group:
-// words[row][2 w] and [2 w + 1] are word w of lanes 0..7 and 8..15. Not inlined, like fill_rows: each has the registers for itself.
+// words[row][2 w] and [2 w + 1] are word w of lanes 0..7 and 8..15. Not inlined, like fill_rows: each has all registers.
 [[gnu::noinline]] void draw_words(const Keys& keys, uint32_t site, uint32_t group, uint64_t first, int64_t count,
                                   __m256i (*words)[8]) {
   const uint64_t row_high_product = uint64_t{kMultiplier1} * (first >> 32);
