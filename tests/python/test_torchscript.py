@@ -1,5 +1,8 @@
 """A scripted conv+linear HDQT network: trains, saves, loads elsewhere, freezes; draws stay random."""
 
+import os
+import subprocess
+from pathlib import Path
 from typing import Optional
 
 import pytest
@@ -7,7 +10,9 @@ import torch
 from conftest import assert_same, run_python
 from torch import Tensor, nn
 
-import quintil  # noqa: F401  (registers torch.ops.quintil)
+import quintil
+
+BUILD = Path(os.environ.get("QUINTIL_BUILD_DIR", Path(__file__).resolve().parents[2] / "build" / "cmake"))
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
@@ -88,6 +93,37 @@ def test_save_and_load_in_another_process(batch, tmp_path):
         assert_same(a, b.grad)
 
 
+def swapped_net():
+    """A model of torch.nn layers after `quantize_`: its scripted form draws in training mode only."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 10)
+    )
+    return quintil.quantize_(net, quintil.HDQT())
+
+
+@pytest.mark.parametrize(
+    "build", [DrawingNet, swapped_net, lambda: swapped_net().eval()], ids=["ops", "layers", "evaluation"]
+)
+def test_a_process_without_python_gives_the_same_bits(batch, build, tmp_path):
+    net = build()
+    net.register_buffer("images", batch[0])
+    net.register_buffer("labels", batch[1])
+    scripted = torch.jit.script(net)
+    scripted.save(str(tmp_path / "net.pt"))
+    command = [str(BUILD / "tests" / "cpp" / "script_runner"), str(tmp_path / "net.pt"), "17"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split() for line in done.stdout.splitlines())
+
+    torch.manual_seed(17)
+    logits = scripted(batch[0])
+    nn.functional.cross_entropy(logits, batch[1]).backward()
+    want = {"logits": logits.detach(), **{name: p.grad for name, p in scripted.named_parameters()}}
+    assert printed.pop("isa") == quintil.active_isa()
+    assert printed == {name: tensor.contiguous().numpy().tobytes().hex() for name, tensor in want.items()}
+
+
 @pytest.mark.parametrize("reload", [False, True])
 def test_draws_inside_the_graph_stay_random(batch, reload, tmp_path):
     net = torch.jit.script(DrawingNet())
@@ -128,6 +164,15 @@ def test_frozen_evaluation_equals_eager(batch):
         for module in (scripted, frozen, torch.jit.optimize_for_inference(scripted)):
             assert_same(module(batch[0]), want)
             assert_same(module(batch[0]), want)
+
+
+def test_frozen_layers_equal_eager(batch):
+    net = swapped_net()
+    net(batch[0]).sum().backward()  # running statistics that are not the initial ones
+    scripted = torch.jit.script(net.eval())
+    with torch.no_grad():
+        for frozen in (scripted, torch.jit.freeze(scripted)):
+            assert_same(frozen(batch[0]), net(batch[0]))
 
 
 def test_every_op_scripts():
