@@ -1,4 +1,5 @@
-// Tables and their order. An ISA's table is the scalar one with the entries replaced that its folder improves.
+// Tables and their order. An ISA's table is the scalar one with the entries replaced that its folder improves. CMake defines
+// QUINTIL_HAS_<ISA> for each folder that is part of this build (QUINTIL_ISAS).
 #include "csrc/kernels/dispatch.h"
 
 #include <cstdlib>
@@ -41,6 +42,7 @@ constexpr KernelTable kScalar = {
     .sum_rows_f32 = scalar::sum_rows_f32,
 };
 
+#ifdef QUINTIL_HAS_AVX2
 constexpr KernelTable kAvx2 = [] {
   KernelTable t = kScalar;
   t.absmax_f32 = avx2::absmax_f32;
@@ -69,7 +71,9 @@ constexpr KernelTable kAvx2 = [] {
   t.sum_rows_f32 = avx2::sum_rows_f32;
   return t;
 }();
+#endif
 
+#ifdef QUINTIL_HAS_AVX512VNNI
 constexpr KernelTable kAvx512vnni = [] {
   KernelTable t = kScalar;
   t.absmax_f32 = avx512vnni::absmax_f32;
@@ -98,6 +102,7 @@ constexpr KernelTable kAvx512vnni = [] {
   t.sum_rows_f32 = avx512vnni::sum_rows_f32;
   return t;
 }();
+#endif
 
 struct Isa {
   const char* name;
@@ -107,8 +112,12 @@ struct Isa {
 
 constexpr Isa kIsas[] = {
     {"scalar", [](const Features&) { return true; }, &kScalar},
+#ifdef QUINTIL_HAS_AVX2
     {"avx2", [](const Features& f) { return f.avx2; }, &kAvx2},
+#endif
+#ifdef QUINTIL_HAS_AVX512VNNI
     {"avx512vnni", [](const Features& f) { return f.avx512vnni; }, &kAvx512vnni},
+#endif
 };
 
 const Isa& choose() {

@@ -77,6 +77,20 @@ def test_another_torch_is_refused(prefix: Path, tmp_path: Path, torch_version: s
     assert words in " ".join(done.stderr.split())
 
 
+def test_a_build_may_hold_the_scalar_kernels_alone(tmp_path: Path) -> None:
+    """QUINTIL_ISAS="": the dispatcher, without a QUINTIL_HAS_ definition, needs no folder but scalar."""
+    kernels = ROOT / "csrc" / "kernels"
+    main = tmp_path / "main.cpp"
+    main.write_text(
+        '#include <cstdio>\n#include "csrc/kernels/dispatch.h"\n'
+        "int main() { for (const auto& name : quintil::kernels::runnable()) std::puts(name.c_str()); }\n"
+    )
+    sources = [main, kernels / "dispatch.cpp", kernels / "cpu_features.cpp", *sorted(kernels.glob("scalar/*.cpp"))]
+    run("g++", "-std=c++20", "-O0", "-I", ROOT, *sources, "-o", tmp_path / "main")
+    environment = {key: value for key, value in os.environ.items() if key != "QUINTIL_ISA"}
+    assert run(tmp_path / "main", env=environment) == "scalar\n"
+
+
 def test_the_library_refuses_an_instruction_set_that_cannot_run() -> None:
     """Import ends with the C++ message, which lists what can run."""
     environment = {**os.environ, "QUINTIL_ISA": "sse42", "PYTHONPATH": str(ROOT / "python")}
