@@ -84,6 +84,7 @@ Forward forward_autograd(const Tensor& x, const Tensor& weight, const optional<T
                          SizesRef padding, SizesRef dilation, at::IntArrayRef options, double range_fraction, Seed seed,
                          bool save) {
   const Geometry g{x.sym_sizes().vec(), weight.sym_sizes().vec(), stride.vec(), padding.vec(), dilation.vec()};
+  check_no_tangent("hadamard_conv2d", x, weight, bias);
   if (!save) return forward_below(x, weight, bias, g, options, range_fraction, std::move(seed), save);
   const auto r = HadamardConv2d::apply(x, weight, bias, g, options.vec(), range_fraction, std::move(seed));
   return {r[0], r[1], r[2], r[3]};

@@ -71,6 +71,7 @@ struct HadamardLinear : torch::autograd::Function<HadamardLinear> {
 
 Forward forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef options,
                          double range_fraction, Seed seed, bool save) {
+  check_no_tangent("hadamard_linear", x, weight, bias);
   if (!save) return forward_below(x, weight, bias, options, range_fraction, std::move(seed), save);
   const auto r = HadamardLinear::apply(x, weight, bias, options.vec(), range_fraction, std::move(seed));
   return {r[0], r[1], r[2], r[3]};

@@ -24,6 +24,13 @@ std::array<bool, 3> needed_gradients(const torch::autograd::AutogradContext& ctx
   return {ctx.needs_input_grad(0), ctx.needs_input_grad(1), has_bias && ctx.needs_input_grad(2)};
 }
 
+void check_no_tangent(const char* op, const at::Tensor& x, const at::Tensor& weight,
+                      const std::optional<at::Tensor>& bias) {
+  const auto has_tangent = [](const at::Tensor& t) { return t._fw_grad(0).defined(); };
+  TORCH_CHECK_NOT_IMPLEMENTED(!has_tangent(x) && !has_tangent(weight) && !(bias && has_tangent(*bias)), op,
+                              ": expected inputs without a tangent, got one (differentiable in reverse mode only)");
+}
+
 void check_once(const char* op, const at::Tensor& grad) {
   TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled() || !grad.requires_grad(), op,
                               ": expected a first derivative, got create_graph=True (not twice differentiable)");

@@ -27,6 +27,10 @@ void check_seed(const char* op, const ops::HadamardConfig& config, const std::op
 // the forward saves "has_bias".
 std::array<bool, 3> needed_gradients(const torch::autograd::AutogradContext& ctx);
 
+// Forward-mode differentiation is absent: without this a tangent would silently be lost where no input wants a gradient.
+void check_no_tangent(const char* op, const at::Tensor& x, const at::Tensor& weight,
+                      const std::optional<at::Tensor>& bias);
+
 // The backward is not differentiable itself: without this a second derivative would silently be missing.
 void check_once(const char* op, const at::Tensor& grad);
 

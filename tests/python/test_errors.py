@@ -189,10 +189,53 @@ def test_gradient_through_a_stochastic_site_needs_a_seed(build):
         function(*args).sum().backward()
 
 
-def test_torch_func_transforms_raise():
-    x, w = f32(4, 8), f32(3, 8)
-    with pytest.raises(RuntimeError):
-        torch.func.grad(lambda x: ops.hadamard_linear(x, w, seed=1).sum())(x)
+def layer_calls():
+    """Each differentiable op as a function of one tensor, and such a tensor."""
+    w, kernel = torch.randn(3, 8), torch.randn(4, 3, 3, 3)
+    return {
+        "hadamard_linear": (lambda x: ops.hadamard_linear(x, w, seed=1), torch.randn(4, 8)),
+        "hadamard_conv2d": (lambda x: ops.hadamard_conv2d(x, kernel, seed=1), torch.randn(2, 3, 5, 5)),
+        "hadamard_transform": (lambda x: ops.hadamard_transform(x), torch.randn(4, 8)),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(layer_calls()))
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jacrev", "vmap of grad"])
+def test_torch_func_transforms_raise(name, transform):
+    call, x = layer_calls()[name]
+    total = lambda x: call(x).sum()  # noqa: E731
+    use = {
+        "grad": lambda: torch.func.grad(total)(x),
+        "vjp": lambda: torch.func.vjp(call, x),
+        "jacrev": lambda: torch.func.jacrev(call)(x),
+        "vmap of grad": lambda: torch.func.vmap(torch.func.grad(total))(torch.stack([x, x])),
+    }
+    with pytest.raises(
+        RuntimeError, match="cannot use C\\+\\+ torch::autograd::Function with functorch transforms"
+    ):
+        use[transform]()
+
+
+@pytest.mark.parametrize("name", sorted(layer_calls()))
+def test_forward_mode_is_refused(name):
+    """Never a result without its tangent."""
+    call, x = layer_calls()[name]
+    words = {"hadamard_transform": "jvp is not implemented|functorch"}.get(
+        name, f"^{name}: expected inputs without a tangent"
+    )
+    error = RuntimeError if name == "hadamard_transform" else NotImplementedError
+    with pytest.raises(error, match=words):
+        torch.func.jvp(call, (x,), (x,))
+    with pytest.raises(error, match=words), torch.autograd.forward_ad.dual_level():
+        call(torch.autograd.forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("name", sorted(layer_calls()))
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_vmap_of_a_forward_is_a_loop(name):
+    call, x = layer_calls()[name]
+    batch = torch.stack([x, 2 * x.roll(1, 0), x.abs()])
+    assert torch.equal(torch.func.vmap(call)(batch), torch.stack([call(sample) for sample in batch]))
 
 
 def test_unknown_instruction_set_is_refused_at_import():
