@@ -1,11 +1,12 @@
 """Builds quintil's shared objects with CMake and puts them into the package; everything else stands in pyproject.toml.
 
-Use `pip install --no-build-isolation .` in an environment that already has torch: libquintil.so is compiled against the
-headers of one torch and works with that minor version only, while an isolated build would compile against a torch of its
-own that is thrown away afterwards. cmake and ninja come from PATH or from their pip packages.
+Use `pip install --no-build-isolation .` in an environment that already has torch: libquintil.so is compiled against
+the headers of one torch and works with that minor version only, while an isolated build would compile against a torch
+of its own that is thrown away afterwards. cmake and ninja come from PATH or from their pip packages.
 
-Inside the package land libquintil.so (torch.ops.quintil, C++ `quintil::`), _bindings (facts without a Tensor), _build.py
-(the torch version), include/quintil.h and share/cmake/quintil. `QUINTIL_BUILD_DIR` names a build folder to keep and reuse.
+Inside the package land libquintil.so (torch.ops.quintil, C++ `quintil::`), _bindings (facts without a Tensor),
+_build.py (the torch version), include/quintil.h and share/cmake/quintil. `QUINTIL_BUILD_DIR` names a build folder to
+keep and reuse.
 """
 
 import os
@@ -47,7 +48,16 @@ class CMakeBuild(build_ext):
         build = Path(os.environ.get("QUINTIL_BUILD_DIR") or default).resolve()
         build.mkdir(parents=True, exist_ok=True)
         cmake, ninja = find_tool("cmake"), find_tool("ninja")
-        configure = [cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython_EXECUTABLE={sys.executable}"]
+        configure = [
+            cmake,
+            "-G",
+            "Ninja",
+            "-S",
+            str(ROOT),
+            "-B",
+            str(build),
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ]
         if not (build / "CMakeCache.txt").exists():
             configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")
         subprocess.run(configure, check=True)

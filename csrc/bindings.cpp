@@ -22,8 +22,11 @@ std::map<std::string, bool> cpu_features() {
 }
 
 std::map<std::string, std::string> build_flags() {
-  return {{"version", QUINTIL_VERSION},   {"torch", TORCH_VERSION},           {"isas", QUINTIL_ISAS},
-          {"compiler", QUINTIL_COMPILER}, {"build_type", QUINTIL_BUILD_TYPE}};
+  return {{"version", QUINTIL_VERSION},
+          {"torch", TORCH_VERSION},
+          {"isas", QUINTIL_ISAS},
+          {"compiler", QUINTIL_COMPILER},
+          {"build_type", QUINTIL_BUILD_TYPE}};
 }
 
 }  // namespace
@@ -34,7 +37,8 @@ PYBIND11_MODULE(_bindings, m) {
   m.def("runnable_isas", &quintil::kernels::runnable,
         "Instruction sets that this build holds and this machine runs, slowest first; 'scalar' is always there.");
   m.def("cpu_features", &cpu_features, "What the CPU offers and the operating system allows, by name.");
-  m.def("build_flags", &build_flags, "Version, torch, instruction sets, compiler and build type of this build, as text.");
+  m.def("build_flags", &build_flags,
+        "Version, torch, instruction sets, compiler and build type of this build, as text.");
   m.def(
       "philox4x32_10",
       [](std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) { return quintil::philox4x32_10(counter, key); },

@@ -9,10 +9,10 @@
 namespace {
 
 // The options that hadamard_linear and hadamard_conv2d share.
-#define QUINTIL_HADAMARD_OPTIONS                                                                            \
-  "int bits=4, int accumulator_bits=8, int tile_size=32, int? backward_accumulator_bits=None, "              \
-  "int backward_tile_size=32, str accumulate='tile_end', str overflow='saturate', str hadamard='padded', "   \
-  "int hadamard_block=64, bool requantize=True, str dc_row='together', str ste='identity', "                 \
+#define QUINTIL_HADAMARD_OPTIONS                                                                           \
+  "int bits=4, int accumulator_bits=8, int tile_size=32, int? backward_accumulator_bits=None, "            \
+  "int backward_tile_size=32, str accumulate='tile_end', str overflow='saturate', str hadamard='padded', " \
+  "int hadamard_block=64, bool requantize=True, str dc_row='together', str ste='identity', "               \
   "str stochastic='b1g,b2a,b2g', float range_fraction=0.975, SymInt? seed=None"
 
 std::string active_isa() {
@@ -30,35 +30,42 @@ TORCH_LIBRARY(quintil, m) {
   m.def("_set_checked(bool on) -> ()", quintil::set_checked);
 
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-  m.def("quantize(Tensor x, int bits, *, bool signed=True, bool narrow=True, float range_fraction=1.0, "
-        "Tensor? scale=None, SymInt? seed=None) -> (Tensor codes, Tensor scale)",
-        tags);
+  m.def(
+      "quantize(Tensor x, int bits, *, bool signed=True, bool narrow=True, float range_fraction=1.0, "
+      "Tensor? scale=None, SymInt? seed=None) -> (Tensor codes, Tensor scale)",
+      tags);
   m.def("dequantize(Tensor codes, Tensor scale) -> Tensor", tags);
   m.def("pack_int4(Tensor codes) -> Tensor", tags);
   m.def("unpack_int4(Tensor packed, SymInt size, *, bool signed=True) -> Tensor", tags);
   m.def("hadamard_transform(Tensor x, int dim=-1, *, str hadamard='padded', int block=64) -> Tensor", tags);
-  m.def("tiled_int_mm(Tensor a, Tensor b, *, int tile_size=32, int accumulator_bits=8, str accumulate='tile_end', "
-        "str overflow='saturate') -> Tensor",
-        tags);
+  m.def(
+      "tiled_int_mm(Tensor a, Tensor b, *, int tile_size=32, int accumulator_bits=8, str accumulate='tile_end', "
+      "str overflow='saturate') -> Tensor",
+      tags);
   m.def("tile_saturation(Tensor a, Tensor b, *, int tile_size=32, int accumulator_bits=8) -> Tensor", tags);
   m.def("hadamard_linear(Tensor x, Tensor weight, Tensor? bias=None, *, " QUINTIL_HADAMARD_OPTIONS ") -> Tensor", tags);
-  m.def("hadamard_conv2d(Tensor x, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[2] padding=0, "
-        "SymInt[2] dilation=1, *, " QUINTIL_HADAMARD_OPTIONS
-        ", str conv_backward='per_sample', str tile_order='khwc') -> Tensor",
-        tags);
+  m.def(
+      "hadamard_conv2d(Tensor x, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[2] padding=0, "
+      "SymInt[2] dilation=1, *, " QUINTIL_HADAMARD_OPTIONS
+      ", str conv_backward='per_sample', str tile_order='khwc') -> Tensor",
+      tags);
 
-  m.def("_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
-        "SymInt? seed, bool save) -> (Tensor y, Tensor x_codes, Tensor weight_codes, Tensor scales)",
-        tags);
-  m.def("_hadamard_linear_backward(Tensor grad, Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt k, "
-        "int[] options, SymInt? seed, bool[3] needed) -> (Tensor dx, Tensor dw, Tensor db)",
-        tags);
-  m.def("_hadamard_conv2d_forward(Tensor x, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
-        "SymInt[2] dilation, int[] options, float range_fraction, SymInt? seed, bool save) -> (Tensor y, "
-        "Tensor x_codes, Tensor weight_codes, Tensor scales)",
-        tags);
-  m.def("_hadamard_conv2d_backward(Tensor grad, Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt[] x_size, "
-        "SymInt[] w_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] options, SymInt? seed, "
-        "bool[3] needed) -> (Tensor dx, Tensor dw, Tensor db)",
-        tags);
+  m.def(
+      "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
+      "SymInt? seed, bool save) -> (Tensor y, Tensor x_codes, Tensor weight_codes, Tensor scales)",
+      tags);
+  m.def(
+      "_hadamard_linear_backward(Tensor grad, Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt k, "
+      "int[] options, SymInt? seed, bool[3] needed) -> (Tensor dx, Tensor dw, Tensor db)",
+      tags);
+  m.def(
+      "_hadamard_conv2d_forward(Tensor x, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
+      "SymInt[2] dilation, int[] options, float range_fraction, SymInt? seed, bool save) -> (Tensor y, "
+      "Tensor x_codes, Tensor weight_codes, Tensor scales)",
+      tags);
+  m.def(
+      "_hadamard_conv2d_backward(Tensor grad, Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt[] x_size, "
+      "SymInt[] w_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] options, SymInt? seed, "
+      "bool[3] needed) -> (Tensor dx, Tensor dw, Tensor db)",
+      tags);
 }

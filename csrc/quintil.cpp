@@ -20,9 +20,13 @@ auto handle(const char* op) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(op, "").typed<Signature>();
 }
 
-Seed symbolic(std::optional<int64_t> seed) { return seed ? Seed(*seed) : std::nullopt; }
+Seed symbolic(std::optional<int64_t> seed) {
+  return seed ? Seed(*seed) : std::nullopt;
+}
 
-std::array<c10::SymInt, 2> symbolic(const std::array<int64_t, 2>& pair) { return {pair[0], pair[1]}; }
+std::array<c10::SymInt, 2> symbolic(const std::array<int64_t, 2>& pair) {
+  return {pair[0], pair[1]};
+}
 
 }  // namespace
 
@@ -96,8 +100,12 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const std::optiona
                  c.conv_backward, c.tile_order);
 }
 
-std::string active_isa() { return kernels::active_name(); }
+std::string active_isa() {
+  return kernels::active_name();
+}
 
-void set_checked(bool on) { ops::set_checked(on); }
+void set_checked(bool on) {
+  ops::set_checked(on);
+}
 
 }  // namespace quintil

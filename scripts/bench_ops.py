@@ -18,12 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import quintil
 import torch
+from quintil.models import FCNet, IncrementalNet, resnet32
 from torch import Tensor, nn
 from tqdm import tqdm
-
-import quintil
-from quintil.models import FCNet, IncrementalNet, resnet32
 
 Call = Callable[[], object]
 WARM_UP = 3
@@ -38,7 +37,7 @@ def paired(ours: Call, other: Call, repeats: int) -> dict[str, float]:
             call()
             if repeat >= WARM_UP:
                 kept.append(1e3 * (time.perf_counter() - start))
-    (a, b) = times
+    a, b = times
     return {
         "quintil_ms": min(a), "quintil_median_ms": statistics.median(a),
         "other_ms": min(b), "other_median_ms": statistics.median(b), "ratio": min(a) / min(b),
@@ -69,7 +68,11 @@ def gemm() -> tuple[Call, Call]:
 
 def linear_step(b: int, k: int, n: int) -> tuple[Call, Call]:
     """Forward and both gradients of one layer."""
-    x, w, g = torch.randn(b, k, requires_grad=True), (torch.randn(n, k) / k**0.5).requires_grad_(), torch.randn(b, n)
+    x, w, g = (
+        torch.randn(b, k, requires_grad=True),
+        (torch.randn(n, k) / k**0.5).requires_grad_(),
+        torch.randn(b, n),
+    )
 
     def ours() -> object:
         return torch.autograd.grad(quintil.functional.hadamard_linear(x, w), (x, w), g)
@@ -100,7 +103,12 @@ def resnet_step() -> tuple[Call, Call]:
 # name -> (the two calls, what they are, repeats, the limit that the ratio of times must keep or None)
 ROWS: dict[str, tuple[Callable[[], tuple[Call, Call]], str, int, float | None]] = {
     "gemm": (gemm, "tiled_int_mm 1024^3, tile 32, 8-bit accumulator / torch._int_mm", 30, 1 / 0.7),
-    "linear_256x512x512": (lambda: linear_step(256, 512, 512), "Linear step (256,512,512) / float32", 30, None),
+    "linear_256x512x512": (
+        lambda: linear_step(256, 512, 512),
+        "Linear step (256,512,512) / float32",
+        30,
+        None,
+    ),
     "linear_1024": (lambda: linear_step(1024, 1024, 1024), "Linear step 1024^3 / float32", 15, None),
     "mlp": (mlp_step, "MLP 405-405-405-19 batch 128, whole step / float32", 100, 1.5),
     "resnet32": (resnet_step, "ResNet-32 batch 128, whole step / float32 channels_last", 15, 2.5),
@@ -109,7 +117,9 @@ ROWS: dict[str, tuple[Callable[[], tuple[Call, Call]], str, int, float | None]] 
 
 def machine() -> dict[str, str]:
     """What a number needs beside it: CPU, instruction set, versions, revision."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     here = Path(__file__).resolve().parent
     commit = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
@@ -137,7 +147,10 @@ def main() -> int:
         numbers = paired(*build(), args.repeats or repeats)
         results.append({"row": name, "what": what, "threads": threads, "limit": limit, **numbers})
         wanted = "" if limit is None else f"{limit:.2f}"
-        tqdm.write(f"{threads:7} {numbers['quintil_ms']:11.2f} {numbers['other_ms']:9.2f} {numbers['ratio']:6.2f} {wanted:>6}  {what}")
+        tqdm.write(
+            f"{threads:7} {numbers['quintil_ms']:11.2f} {numbers['other_ms']:9.2f} {numbers['ratio']:6.2f} "
+            f"{wanted:>6}  {what}"
+        )
         if limit is not None and numbers["ratio"] > limit:
             missed.append(name)
     if args.out:

@@ -1,6 +1,6 @@
 """Checks the dependency rules D1-D8 and D10 that can be read from the sources: who includes and imports whom.
 
-usage: check_layers.py [ROOT]          (default: the source tree of this script; prints one line per finding, exit code 1 if any)
+usage: check_layers.py [ROOT]          (default: this source tree; prints one line per finding, exit code 1 if any)
 
 D9, and the half of D8 about libquintil, need compiled objects: check_objects.py.
 """
@@ -88,7 +88,9 @@ def d3_intrinsics(source: Source, csrc: Path) -> Iterator[str]:
     if source.in_isa_folder:
         allowed = {"core/types.h", f"kernels/{source.isa}/kernels.h"}
         for quote, name in source.includes:
-            fine = name == "cstdint" or INTRINSICS.search(name) if quote == "<" else name.removeprefix("csrc/") in allowed
+            fine = (
+                name == "cstdint" or INTRINSICS.search(name) if quote == "<" else name.removeprefix("csrc/") in allowed
+            )
             if not fine:
                 yield f"includes {name}: an ISA folder takes intrinsics, <cstdint>, core/types.h and its kernels.h only"
 
@@ -138,7 +140,7 @@ CPP_RULES: dict[str, Callable[[Source, Path], Iterator[str]]] = {
 
 
 def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:
-    """Full names of the quintil modules that a file of `package` imports; `from quintil import x` counts as quintil.x."""
+    """Full names of the quintil modules that a file of `package` imports; `from quintil import x` is quintil.x."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "quintil")

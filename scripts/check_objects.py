@@ -1,6 +1,6 @@
 """Checks the compiled half of the dependency rules: what lies in the objects of a build folder, and how they were made.
 
-usage: check_objects.py BUILD          (a build folder of CMakeLists.txt; prints one line per finding, exit code 1 if any)
+usage: check_objects.py BUILD          (a build folder of CMake; prints one line per finding, exit code 1 if any)
 
 D8   libquintil.so needs no Python symbol and no libpython
 D9   objects of ISA folders hold no weak symbol and no static initialiser; only ISA folders get ISA flags; no LTO
@@ -82,9 +82,15 @@ def findings(build: Path) -> list[Finding]:
     commands = build / "compile_commands.json"
     libraries = sorted(build.glob("libquintil.so"))
     objects = [path for path in sorted(build.rglob("*.o")) if isa_of(str(path).removesuffix(".o"))]
-    for what, present in (("compile_commands.json", commands.is_file()), ("libquintil.so", libraries), ("objects", objects)):
+    for what, present in (
+        ("compile_commands.json", commands.is_file()),
+        ("libquintil.so", libraries),
+        ("objects", objects),
+    ):
         if not present:
-            raise FileNotFoundError(f"check_objects: expected {build} to hold {what} of quintil, got none (build first)")
+            raise FileNotFoundError(
+                f"check_objects: expected {build} to hold {what} of quintil, got none (build first)"
+            )
     found = list(flag_findings(json.loads(commands.read_text(encoding="utf-8"))))
     for path in objects:
         found += object_findings(path)

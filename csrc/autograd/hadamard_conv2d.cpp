@@ -75,8 +75,13 @@ struct HadamardConv2d : torch::autograd::Function<HadamardConv2d> {
     const Geometry g{sizes("x_size"), sizes("w_size"), sizes("stride"), sizes("padding"), sizes("dilation")};
     const std::array<bool, 3> needed = needed_gradients(*ctx);
     auto [dx, dw, db] = call_backward(grads[0], saved, g, options, seed, needed);
-    return {needed[0] ? masked(dx, saved[3]) : Tensor(), needed[1] ? masked(dw, saved[4]) : Tensor(),
-            needed[2] ? db : Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    return {needed[0] ? masked(dx, saved[3]) : Tensor(),
+            needed[1] ? masked(dw, saved[4]) : Tensor(),
+            needed[2] ? db : Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor()};
   }
 };
 

@@ -21,10 +21,10 @@ using Backward = std::tuple<Tensor, Tensor, Tensor>;
 
 Forward forward_below(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef options,
                       double range_fraction, Seed seed, bool save) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("quintil::_hadamard_linear_forward", "")
-                             .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, at::IntArrayRef,
-                                            double, Seed, bool)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("quintil::_hadamard_linear_forward", "")
+          .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, at::IntArrayRef, double, Seed, bool)>();
   const at::AutoDispatchBelowAutograd guard;
   return op.call(x, weight, bias, options, range_fraction, std::move(seed), save);
 }
@@ -65,7 +65,11 @@ struct HadamardLinear : torch::autograd::Function<HadamardLinear> {
     const std::array<bool, 3> needed = needed_gradients(*ctx);
     auto [dx, dw, db] = call_backward(g, saved, x_size.back(), options, seed, needed);
     return {needed[0] ? masked(dx.view_symint(x_size), saved[3]) : Tensor(),
-            needed[1] ? masked(dw, saved[4]) : Tensor(), needed[2] ? db : Tensor(), Tensor(), Tensor(), Tensor()};
+            needed[1] ? masked(dw, saved[4]) : Tensor(),
+            needed[2] ? db : Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor()};
   }
 };
 

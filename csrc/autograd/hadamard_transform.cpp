@@ -43,6 +43,8 @@ Tensor transform_autograd(const Tensor& x, int64_t dim, c10::string_view hadamar
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(quintil, Autograd, m) { m.impl("hadamard_transform", transform_autograd); }
+TORCH_LIBRARY_IMPL(quintil, Autograd, m) {
+  m.impl("hadamard_transform", transform_autograd);
+}
 
 }  // namespace quintil::autograd

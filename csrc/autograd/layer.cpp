@@ -12,7 +12,9 @@ at::Tensor straight_through_mask(const at::Tensor& t, const ops::HadamardConfig&
   return magnitude.le(magnitude.max().mul(range_fraction));
 }
 
-at::Tensor masked(const at::Tensor& grad, const at::Tensor& mask) { return mask.defined() ? grad.mul(mask) : grad; }
+at::Tensor masked(const at::Tensor& grad, const at::Tensor& mask) {
+  return mask.defined() ? grad.mul(mask) : grad;
+}
 
 void check_seed(const char* op, const ops::HadamardConfig& config, const std::optional<c10::SymInt>& seed) {
   TORCH_CHECK_VALUE(seed.has_value() || !config.backward_is_stochastic(), op,

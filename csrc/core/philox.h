@@ -29,9 +29,9 @@ inline uint32_t random_bits(const Draw& draw, int64_t row, int64_t column) {
   const uint64_t r = static_cast<uint64_t>(row);
   const uint32_t c = static_cast<uint32_t>(column);
   const int span = draw.bits == 16 ? 7 : 8;
-  const Philox4 words = philox4x32_10({(c >> span) << 4 | (c & 15), static_cast<uint32_t>(r),
-                                       static_cast<uint32_t>(r >> 32), draw.site},
-                                      {draw.key_low, draw.key_high});
+  const Philox4 words =
+      philox4x32_10({(c >> span) << 4 | (c & 15), static_cast<uint32_t>(r), static_cast<uint32_t>(r >> 32), draw.site},
+                    {draw.key_low, draw.key_high});
   if (draw.bits == 16) return words[(c >> 5) & 3] >> (16 * ((c >> 4) & 1)) & 0xFFFFu;
   return words[(c >> 6) & 3] >> (8 * ((c >> 4) & 3)) & 0xFFu;
 }

@@ -6,7 +6,9 @@
 
 namespace quintil {
 
-inline float half_even(float u) { return std::rint(u); }
+inline float half_even(float u) {
+  return std::rint(u);
+}
 
 // |u| is stochastically rounded to floor|u| or floor|u| + 1, up with probability frac|u| to within 1 / 2^(bits+1);
 // integers never move (N5). Magnitudes stop at 256, beyond every code range, so that the result converts safely.

@@ -6,9 +6,9 @@
 
 namespace quintil {
 
-constexpr int64_t kTile = 32;         // default run of products that share one accumulator [HDQT H3]
-constexpr int64_t kPanel = 32;        // columns of one packed panel of B
-constexpr int64_t kDepth = 4;         // products that one dot-product instruction adds into an int32 lane
+constexpr int64_t kTile = 32;           // default run of products that share one accumulator [HDQT H3]
+constexpr int64_t kPanel = 32;          // columns of one packed panel of B
+constexpr int64_t kDepth = 4;           // products that one dot-product instruction adds into an int32 lane
 constexpr float kStepEpsilon = 1e-32f;  // added to every step before the division: a zero tensor gives codes 0
 constexpr float kStochasticCap = 1e8f;  // stochastic ranges stop here [HDQT H8]
 
@@ -85,8 +85,8 @@ struct WideGemm {
   const int32_t* b;
   int64_t b_row, b_col;
   int64_t m, n, k;
-  int64_t tile;     // 0: one tile
-  bool every_mac;   // the limit acts after each product, k ascending
+  int64_t tile;    // 0: one tile
+  bool every_mac;  // the limit acts after each product, k ascending
   Overflow overflow;
   int32_t limit;
   int32_t shift;

@@ -42,7 +42,9 @@ Features detect() {
   return f;
 }
 #else
-Features detect() { return {}; }
+Features detect() {
+  return {};
+}
 #endif
 
 }  // namespace

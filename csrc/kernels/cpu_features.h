@@ -5,7 +5,7 @@ namespace quintil::kernels {
 
 struct Features {
   bool avx2 = false;
-  bool avx512 = false;       // F, BW, VL, DQ, and the OS saves ZMM and mask registers
+  bool avx512 = false;  // F, BW, VL, DQ, and the OS saves ZMM and mask registers
   bool avx512vnni = false;
 };
 

@@ -155,7 +155,9 @@ const KernelTable* table(const std::string& name) {
   return nullptr;
 }
 
-const KernelTable& active() { return *chosen().table; }
+const KernelTable& active() {
+  return *chosen().table;
+}
 
 const std::string& active_name() {
   static const std::string name = chosen().name;

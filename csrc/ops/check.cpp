@@ -23,9 +23,13 @@ std::atomic<bool>& flag() {
 
 }  // namespace
 
-bool checked() { return flag().load(std::memory_order_relaxed); }
+bool checked() {
+  return flag().load(std::memory_order_relaxed);
+}
 
-void set_checked(bool on) { flag().store(on, std::memory_order_relaxed); }
+void set_checked(bool on) {
+  flag().store(on, std::memory_order_relaxed);
+}
 
 void check_finite(const char* op, const char* name, const at::Tensor& t) {
   if (!checked()) return;

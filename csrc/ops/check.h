@@ -13,8 +13,8 @@
 namespace quintil::ops {
 
 inline void check_floating(const char* op, const char* name, const at::Tensor& t) {
-  TORCH_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kHalf ||
-                       t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kDouble,
+  TORCH_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16 ||
+                       t.scalar_type() == at::kDouble,
                    op, ": expected ", name, " to be float32, float64, float16 or bfloat16, got ", t.scalar_type());
 }
 

@@ -17,7 +17,9 @@ namespace {
 constexpr int64_t kElementsPerTask = 1 << 15;  // about 10 us of quantising
 constexpr int64_t kStrip = 128;                // columns of one strip of a column transform: it stays in L2 (P3)
 
-int64_t rows_per_task(int64_t cols) { return std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, cols)); }
+int64_t rows_per_task(int64_t cols) {
+  return std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, cols));
+}
 
 void run_quantizer(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
                    uint8_t* out, int64_t out_ld) {
@@ -73,9 +75,8 @@ void block_transform(const Blocks& blocks, T* x, int64_t rows, int64_t cols) {
 template <class F>
 void for_each_binary_scale(const Blocks& blocks, int64_t n, F f) {
   if (blocks.mode != BlockMode::kBinary) return;
-  for_each_block(blocks.mode, n, blocks.block, [&](int64_t first, int64_t order) {
-    f(first, order, 1.0f / std::sqrt(static_cast<float>(order)));
-  });
+  for_each_block(blocks.mode, n, blocks.block,
+                 [&](int64_t first, int64_t order) { f(first, order, 1.0f / std::sqrt(static_cast<float>(order))); });
 }
 
 void scale_binary_rows(const Blocks& blocks, float* x, int64_t rows, int64_t cols) {

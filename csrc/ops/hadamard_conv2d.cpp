@@ -34,9 +34,9 @@ std::vector<c10::SymInt> check_forward(const Tensor& x, const Tensor& weight, co
   check_seed_value(kOp, seed);
   check_dim(kOp, "x", x, 4);
   check_dim(kOp, "weight", weight, 4);
-  TORCH_CHECK_VALUE(x.sym_size(1) == weight.sym_size(1), kOp,
-                    ": expected x.size(1) to equal weight.size(1), got ", x.sym_size(1), " and ", weight.sym_size(1),
-                    " (x is ", x.sym_sizes(), ", weight is ", weight.sym_sizes(), ")");
+  TORCH_CHECK_VALUE(x.sym_size(1) == weight.sym_size(1), kOp, ": expected x.size(1) to equal weight.size(1), got ",
+                    x.sym_size(1), " and ", weight.sym_size(1), " (x is ", x.sym_sizes(), ", weight is ",
+                    weight.sym_sizes(), ")");
   check_pair("stride", stride, 1);
   check_pair("padding", padding, 0);
   check_pair("dilation", dilation, 1);
@@ -63,7 +63,7 @@ Problem make_problem(at::IntArrayRef x, at::IntArrayRef w, at::IntArrayRef strid
   const auto length = [&](int64_t d) {
     return (x[2 + d] + 2 * padding[d] - dilation[d] * (w[2 + d] - 1) - 1) / stride[d] + 1;
   };
-  p.shape = {x[2],       x[3],       x[1],       w[2],        w[3],        stride[0], stride[1],
+  p.shape = {x[2],       x[3],       x[1],        w[2],        w[3],      stride[0], stride[1],
              padding[0], padding[1], dilation[0], dilation[1], length(0), length(1), channels_last_taps};
   p.samples = x[0];
   p.outputs = w[0];
@@ -106,8 +106,13 @@ CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardCon
   const auto* data = x.const_data_ptr<float>();
   const AbsMax range = absmax(data, pixels * channels);
   const Quantizer q = dynamic_quantizer(range, fraction, config.bits, range.negative != 0, true, draw);
-  CodeMatrix image{scratch.take<uint8_t>(pixels * channels), x.size(0), x.size(2) * x.size(3) * channels,
-                   x.size(2) * x.size(3) * channels, q.grid.zero, q.grid.hi, q.step};
+  CodeMatrix image{scratch.take<uint8_t>(pixels * channels),
+                   x.size(0),
+                   x.size(2) * x.size(3) * channels,
+                   x.size(2) * x.size(3) * channels,
+                   q.grid.zero,
+                   q.grid.hi,
+                   q.step};
   if (draw) {  // the place of an element is (pixel, channel)
     quantize_matrix(q, data, pixels, channels, channels, 0, image.data, channels);
   } else {
@@ -187,7 +192,8 @@ void input_gradient(const BackwardTask& t, const InputGradWeight& weight, float 
   const int64_t row0 = first * p.positions, rows = count * p.positions;
   const int64_t pixels = p.shape.height * p.shape.width * p.shape.channels;
   Workspace scratch;
-  const CodeMatrix g = quantize_input_gradient(scratch, t.config, t.grad + row0 * p.outputs, rows, p.outputs, t.seed, row0);
+  const CodeMatrix g =
+      quantize_input_gradient(scratch, t.config, t.grad + row0 * p.outputs, rows, p.outputs, t.seed, row0);
   auto* image = scratch.take<int32_t>(pixels);
   auto* taps = scratch.take<int32_t>(kStripRows * p.depth);
   for (int64_t sample = 0; sample < count; ++sample) {
@@ -299,17 +305,15 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const optional<Ten
                        c10::string_view hadamard, int64_t hadamard_block, bool requantize, c10::string_view dc_row,
                        c10::string_view ste, c10::string_view stochastic, double range_fraction,
                        optional<c10::SymInt> seed, c10::string_view conv_backward, c10::string_view tile_order) {
-  const HadamardConfig config =
-      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate,
-                  overflow, hadamard, hadamard_block, requantize, dc_row, ste, stochastic, range_fraction,
-                  conv_backward, tile_order});
+  const HadamardConfig config = parse(
+      kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
+            hadamard, hadamard_block, requantize, dc_row, ste, stochastic, range_fraction, conv_backward, tile_order});
   const FloatOperands t = float_operands(kOp, x, weight, bias);
-  static const auto forward =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("quintil::_hadamard_conv2d_forward", "")
-          .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, c10::SymIntArrayRef,
-                         c10::SymIntArrayRef, c10::SymIntArrayRef, at::IntArrayRef, double, optional<c10::SymInt>,
-                         bool)>();
+  static const auto forward = c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow("quintil::_hadamard_conv2d_forward", "")
+                                  .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&,
+                                                 c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
+                                                 at::IntArrayRef, double, optional<c10::SymInt>, bool)>();
   const auto result = forward.call(t.x, t.weight, t.bias, stride, padding, dilation, config.encode(), range_fraction,
                                    seed, t.needs_gradient);
   return std::get<0>(result).to(x.scalar_type());
@@ -327,6 +331,8 @@ TORCH_LIBRARY_IMPL(quintil, Meta, m) {
   m.impl("_hadamard_conv2d_backward", backward_meta);
 }
 
-TORCH_LIBRARY_IMPL(quintil, CompositeImplicitAutograd, m) { m.impl("hadamard_conv2d", hadamard_conv2d); }
+TORCH_LIBRARY_IMPL(quintil, CompositeImplicitAutograd, m) {
+  m.impl("hadamard_conv2d", hadamard_conv2d);
+}
 
 }  // namespace quintil::ops

@@ -15,7 +15,8 @@ using std::optional;
 
 constexpr const char* kOp = "hadamard_linear";
 
-void check_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<c10::SymInt>& seed) {
+void check_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                   const optional<c10::SymInt>& seed) {
   check_layer(kOp, x, weight, bias);
   check_seed_value(kOp, seed);
   check_dim(kOp, "weight", weight, 2);
@@ -51,10 +52,10 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const optional<Tensor
   Workspace scratch;
   const auto fraction = static_cast<float>(range_fraction);
   const auto site = [&](Site s) { return draw_for(seed, s, config.rounds_stochastically(s)); };
-  const CodeMatrix xc = quantize_operand(scratch, rows.const_data_ptr<float>(), batch, k, config, fraction,
-                                         site(Site::kForwardInput));
-  const CodeMatrix wc = quantize_operand(scratch, columns.const_data_ptr<float>(), n, k, config, fraction,
-                                         site(Site::kForwardWeight));
+  const CodeMatrix xc =
+      quantize_operand(scratch, rows.const_data_ptr<float>(), batch, k, config, fraction, site(Site::kForwardInput));
+  const CodeMatrix wc =
+      quantize_operand(scratch, columns.const_data_ptr<float>(), n, k, config, fraction, site(Site::kForwardWeight));
   Tensor y = at::empty_symint(output_sizes(x, n), x.options());
   Out out;
   out.f32 = y.mutable_data_ptr<float>();
@@ -154,6 +155,8 @@ TORCH_LIBRARY_IMPL(quintil, Meta, m) {
   m.impl("_hadamard_linear_backward", backward_meta);
 }
 
-TORCH_LIBRARY_IMPL(quintil, CompositeImplicitAutograd, m) { m.impl("hadamard_linear", hadamard_linear); }
+TORCH_LIBRARY_IMPL(quintil, CompositeImplicitAutograd, m) {
+  m.impl("hadamard_linear", hadamard_linear);
+}
 
 }  // namespace quintil::ops

@@ -104,8 +104,8 @@ HadamardConfig parse(const char* op, const HadamardArguments& a) {
   TORCH_CHECK_NOT_IMPLEMENTED(!separate, op, ": expected dc_row to be 'together', got 'separate'");
   c.ste = static_cast<Ste>(check_name(op, "ste", a.ste, {"identity", "clip", "raw"}));
   c.stochastic = parse_sites(op, a.stochastic);
-  TORCH_CHECK_VALUE(a.range_fraction > 0 && a.range_fraction <= 1, op,
-                    ": expected range_fraction in (0, 1], got ", a.range_fraction);
+  TORCH_CHECK_VALUE(a.range_fraction > 0 && a.range_fraction <= 1, op, ": expected range_fraction in (0, 1], got ",
+                    a.range_fraction);
   c.per_sample = check_name(op, "conv_backward", a.conv_backward, {"per_sample", "batch"}) == 0;
   c.channels_last_taps = check_name(op, "tile_order", a.tile_order, {"khwc", "chw"}) == 0;
   return c;

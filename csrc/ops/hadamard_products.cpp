@@ -16,7 +16,9 @@ namespace {
 
 constexpr int64_t kSumChunk = 1024;  // rows of one partial bias sum (N8)
 
-int64_t row_bytes(int64_t cols) { return (cols + kDepth - 1) / kDepth * kDepth; }
+int64_t row_bytes(int64_t cols) {
+  return (cols + kDepth - 1) / kDepth * kDepth;
+}
 
 // Codes of the weight as signed numbers, or as int32 where unsigned 8-bit codes do not fit a signed byte.
 Right right_codes(Workspace& scratch, const CodeMatrix& weight) {
@@ -62,10 +64,10 @@ FloatOperands float_operands(const char* op, const at::Tensor& x, const at::Tens
   check_floating(op, "x", x);
   check_floating(op, "weight", weight);
   if (bias) check_floating(op, "bias", *bias);
-  const bool needs_gradient = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() ||
-                                                             (bias && bias->requires_grad()));
-  return {x.to(at::kFloat), weight.to(at::kFloat), bias ? std::optional<at::Tensor>(bias->to(at::kFloat)) : std::nullopt,
-          needs_gradient};
+  const bool needs_gradient =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
+  return {x.to(at::kFloat), weight.to(at::kFloat),
+          bias ? std::optional<at::Tensor>(bias->to(at::kFloat)) : std::nullopt, needs_gradient};
 }
 
 void check_layer(const char* op, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
@@ -88,7 +90,9 @@ CodeMatrix quantize_operand(Workspace& scratch, const float* x, int64_t rows, in
   return codes;
 }
 
-int64_t saved_width(int64_t cols, int64_t bits) { return bits <= 4 ? (cols + 1) / 2 : cols; }
+int64_t saved_width(int64_t cols, int64_t bits) {
+  return bits <= 4 ? (cols + 1) / 2 : cols;
+}
 
 at::Tensor save_codes(const CodeMatrix& codes, int64_t bits) {
   at::Tensor saved = at::empty({codes.rows, saved_width(codes.cols, bits)}, at::kByte);
@@ -108,12 +112,16 @@ at::Tensor save_codes(const CodeMatrix& codes, int64_t bits) {
   return saved;
 }
 
-CodeMatrix load_codes(Workspace& scratch, const at::Tensor& saved, int64_t cols, int64_t bits, float step,
-                      float zero) {
+CodeMatrix load_codes(Workspace& scratch, const at::Tensor& saved, int64_t cols, int64_t bits, float step, float zero) {
   const int64_t rows = saved.size(0), width = saved.size(1);
   const auto* packed = saved.const_data_ptr<uint8_t>();
-  CodeMatrix codes{scratch.take<uint8_t>(rows * row_bytes(cols)), rows, cols, row_bytes(cols),
-                   static_cast<int32_t>(zero), largest_code(bits, zero != 0), step};
+  CodeMatrix codes{scratch.take<uint8_t>(rows * row_bytes(cols)),
+                   rows,
+                   cols,
+                   row_bytes(cols),
+                   static_cast<int32_t>(zero),
+                   largest_code(bits, zero != 0),
+                   step};
   at::parallel_for(0, rows, std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, cols)),
                    [&](int64_t begin, int64_t end) {
                      for (int64_t r = begin; r < end; ++r) {
@@ -150,8 +158,7 @@ PackedRight pack_weight(const char* op, Workspace& scratch, const CodeMatrix& we
 InputGradWeight prepare_input_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
                                        const CodeMatrix& weight, std::optional<int64_t> seed) {
   const auto draw = draw_for(seed, Site::kInputGradWeight, config.rounds_stochastically(Site::kInputGradWeight));
-  const TransformedCodes wt =
-      transform_codes(scratch, config.blocks, weight, config.bits, config.requantize, draw, 0);
+  const TransformedCodes wt = transform_codes(scratch, config.blocks, weight, config.bits, config.requantize, draw, 0);
   return {pack_right(op, scratch, right_of(wt), gradient_layout(config.bits), wt.rows, wt.cols, config.backward),
           wt.step};
 }
@@ -178,8 +185,7 @@ void weight_gradient(const char* op, const HadamardConfig& config, const CodeMat
   Workspace scratch;
   const auto x_draw = draw_for(seed, Site::kWeightGradInput, config.rounds_stochastically(Site::kWeightGradInput));
   const auto g_draw = draw_for(seed, Site::kWeightGradGrad, config.rounds_stochastically(Site::kWeightGradGrad));
-  const TransformedCodes xt =
-      transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, row0);
+  const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, row0);
   const float* z = transform_rows_axis(scratch, config.blocks, grad, x.rows, n);
   const Quantizer q = dynamic_quantizer(absmax(z, xt.rows * n), 1.0f, config.bits, true, true, g_draw);
   auto* codes = scratch.take<uint8_t>(xt.rows * n);
@@ -203,8 +209,8 @@ void bias_gradient(const float* grad, int64_t rows, int64_t n, float* db) {
   at::parallel_for(0, chunks, std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, kSumChunk * n)),
                    [&](int64_t begin, int64_t end) {
                      for (int64_t c = begin; c < end; ++c) {
-                       kernels::active().sum_rows_f32(grad + c * kSumChunk * n, std::min(kSumChunk, rows - c * kSumChunk),
-                                                      n, n, parts + c * n);
+                       kernels::active().sum_rows_f32(grad + c * kSumChunk * n,
+                                                      std::min(kSumChunk, rows - c * kSumChunk), n, n, parts + c * n);
                      }
                    });
   kernels::active().sum_rows_f32(parts, chunks, n, n, db);

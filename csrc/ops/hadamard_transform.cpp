@@ -98,8 +98,12 @@ Tensor transform_cpu(const Tensor& x, int64_t dim, c10::string_view hadamard, in
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(quintil, CPU, m) { m.impl("hadamard_transform", transform_cpu); }
+TORCH_LIBRARY_IMPL(quintil, CPU, m) {
+  m.impl("hadamard_transform", transform_cpu);
+}
 
-TORCH_LIBRARY_IMPL(quintil, Meta, m) { m.impl("hadamard_transform", transform_meta); }
+TORCH_LIBRARY_IMPL(quintil, Meta, m) {
+  m.impl("hadamard_transform", transform_meta);
+}
 
 }  // namespace quintil::ops

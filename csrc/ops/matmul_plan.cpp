@@ -15,14 +15,17 @@ namespace {
 constexpr int64_t kRowsPerTask = 96;           // rows of A that stay in L2 while the panels of B pass
 constexpr int64_t kProductsPerTask = 1 << 21;  // below about 10 us of work a second thread costs more than it gives
 
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+int64_t round_up(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
 
 // The accumulator that gives the same bits with the least work: no limit where no tile can reach it.
 Accumulator effective(const Accumulator& given, int64_t k, int64_t max_a, int64_t max_b) {
   Accumulator acc = given;
   if (acc.tile >= k) acc.tile = 0;
   const int64_t longest = acc.tile == 0 ? k : acc.tile;
-  if (acc.bits >= 32 || longest * max_a * max_b <= accumulator_limit(acc.bits)) return {.tile = 0, .bits = 32, .every_mac = false, .wraps = false};
+  if (acc.bits >= 32 || longest * max_a * max_b <= accumulator_limit(acc.bits))
+    return {.tile = 0, .bits = 32, .every_mac = false, .wraps = false};
   if (acc.wraps) acc.every_mac = false;  // modular sums do not depend on when they are reduced
   return acc;
 }
@@ -220,8 +223,19 @@ int64_t count_limited_tiles(const Right& right, const Left& left, int64_t m, int
   for (int64_t r = 0; r < m; ++r) {
     for (int64_t i = 0; i < k; ++i) a[r * k + i] = left.data[r * left.m_stride + i * left.k_stride] - left.zero;
   }
-  const WideGemm gemm{a, k, 1, wide.codes, n, 1, m, n, k, accumulator.tile, accumulator.every_mac,
-                      overflow_of(accumulator), accumulator.bits >= 32 ? 0 : accumulator_limit(accumulator.bits),
+  const WideGemm gemm{a,
+                      k,
+                      1,
+                      wide.codes,
+                      n,
+                      1,
+                      m,
+                      n,
+                      k,
+                      accumulator.tile,
+                      accumulator.every_mac,
+                      overflow_of(accumulator),
+                      accumulator.bits >= 32 ? 0 : accumulator_limit(accumulator.bits),
                       static_cast<int32_t>(32 - accumulator.bits)};
   return kernels::active().gemm_s32s32s32(gemm, c, n);
 }

@@ -34,9 +34,9 @@ Tensor pack_cpu(const Tensor& codes) {
     const bool is_signed = data.scalar_type() == at::kChar;
     const auto [least, most] = at::aminmax(data);
     const int64_t lo = least.item<int64_t>(), hi = most.item<int64_t>();
-    TORCH_CHECK_VALUE(lo >= (is_signed ? -8 : 0) && hi <= (is_signed ? 7 : 15),
-                      "pack_int4: expected codes to lie in ", is_signed ? "-8..7" : "0..15", ", got ",
-                      lo < (is_signed ? -8 : 0) ? lo : hi, " (codes is ", data.scalar_type(), ")");
+    TORCH_CHECK_VALUE(lo >= (is_signed ? -8 : 0) && hi <= (is_signed ? 7 : 15), "pack_int4: expected codes to lie in ",
+                      is_signed ? "-8..7" : "0..15", ", got ", lo < (is_signed ? -8 : 0) ? lo : hi, " (codes is ",
+                      data.scalar_type(), ")");
   }
   const int64_t cols = data.size(-1), width = (cols + 1) / 2, rows = cols == 0 ? 0 : data.numel() / cols;
   Tensor packed = at::empty_symint(with_last(codes, width), codes.options().dtype(at::kByte));

@@ -24,8 +24,8 @@ void check_quantize(const Tensor& x, int64_t bits, double range_fraction, const 
                     range_fraction);
   if (!scale) return;
   check_floating(kOp, "scale", *scale);
-  TORCH_CHECK_VALUE(scale->dim() == 0 || (scale->dim() == 1 && x.dim() >= 1 && scale->sym_size(0) == x.sym_size(0)), kOp,
-                    ": expected scale to be 0-dim or to hold one value per x.size(0), got ", scale->sym_sizes(),
+  TORCH_CHECK_VALUE(scale->dim() == 0 || (scale->dim() == 1 && x.dim() >= 1 && scale->sym_size(0) == x.sym_size(0)),
+                    kOp, ": expected scale to be 0-dim or to hold one value per x.size(0), got ", scale->sym_sizes(),
                     " (x is ", x.sym_sizes(), ")");
 }
 
@@ -94,11 +94,17 @@ Tensor dequantize(const Tensor& codes, const Tensor& scale) {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(quintil, CPU, m) { m.impl("quantize", quantize_cpu); }
+TORCH_LIBRARY_IMPL(quintil, CPU, m) {
+  m.impl("quantize", quantize_cpu);
+}
 
-TORCH_LIBRARY_IMPL(quintil, Meta, m) { m.impl("quantize", quantize_meta); }
+TORCH_LIBRARY_IMPL(quintil, Meta, m) {
+  m.impl("quantize", quantize_meta);
+}
 
-TORCH_LIBRARY_IMPL(quintil, CompositeExplicitAutograd, m) { m.impl("dequantize", dequantize); }
+TORCH_LIBRARY_IMPL(quintil, CompositeExplicitAutograd, m) {
+  m.impl("dequantize", dequantize);
+}
 
 // Codes are integers: no gradient passes.
 TORCH_LIBRARY_IMPL(quintil, Autograd, m) {

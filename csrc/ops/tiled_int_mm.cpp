@@ -44,7 +44,9 @@ int32_t largest(const Tensor& t) {
 }
 
 // Signed codes as offset bytes: q + 2^7 is q with its top bit flipped.
-Tensor offset_bytes(const Tensor& a) { return a.view(at::kByte).bitwise_xor(128); }
+Tensor offset_bytes(const Tensor& a) {
+  return a.view(at::kByte).bitwise_xor(128);
+}
 
 struct Operands {
   Tensor a, b;  // what left and right point into

@@ -13,7 +13,6 @@ namespace {
 constexpr size_t kAlign = 64;
 constexpr size_t kSmallestChunk = size_t{1} << 20;
 
-
 struct Chunk {
   void* data = nullptr;
   size_t size = 0;
@@ -63,7 +62,9 @@ thread_local Arena arena;
 
 }  // namespace
 
-Workspace::Workspace() : chunk_(arena.current), used_(arena.used) { ++arena.scopes; }
+Workspace::Workspace() : chunk_(arena.current), used_(arena.used) {
+  ++arena.scopes;
+}
 
 Workspace::~Workspace() {
   arena.current = chunk_;
@@ -71,6 +72,8 @@ Workspace::~Workspace() {
   if (--arena.scopes == 0) arena.merge();
 }
 
-void* Workspace::bytes(size_t size) { return arena.take(size); }
+void* Workspace::bytes(size_t size) {
+  return arena.take(size);
+}
 
 }  // namespace quintil::ops

@@ -1,8 +1,8 @@
 """Loads libquintil.so into torch, once, when `quintil` is imported; says why if that cannot be done.
 
 Order matters: torch is imported first, so that its libraries (and its OpenMP runtime) are the ones that libquintil.so
-finds. After loading, `torch.ops.quintil.active_isa()` is called, so that a `QUINTIL_ISA` that cannot run on this machine
-is refused at import and never replaced.
+finds. After loading, `torch.ops.quintil.active_isa()` is called, so that a `QUINTIL_ISA` that cannot run on this
+machine is refused at import and never replaced.
 """
 
 from __future__ import annotations

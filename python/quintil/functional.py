@@ -83,9 +83,7 @@ def quantize(
         signed = bool((x < 0).any())
     if seed is None and generator is not None:
         seed = draw_seed(generator)
-    return _quantize(
-        x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, scale=scale, seed=seed
-    )
+    return _quantize(x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, scale=scale, seed=seed)
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:

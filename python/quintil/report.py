@@ -1,7 +1,7 @@
 """Reports of finished runs: tables, curves and a markdown page, from the files of run directories alone.
 
-    quintil.report.write_report(["runs/demo/digits_icarl_B2_Inc2", "runs/demo/digits_icarl_B2_Inc2_hdqt_w4a4acc8"],
-                                "runs/demo")
+quintil.report.write_report(["runs/demo/digits_icarl_B2_Inc2", "runs/demo/digits_icarl_B2_Inc2_hdqt_w4a4acc8"],
+                            "runs/demo")
 """
 
 from __future__ import annotations

@@ -16,12 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 import quintil
 from quintil import report
 from quintil.continual import RunConfig, aggregate, preset, run_seed
 from quintil.metrics import RunResult, estimate, paired_difference, read_run
+from tqdm import tqdm
 
 COLUMNS = (
     ("last_acc_cnn", "last, linear"),
@@ -31,13 +30,19 @@ COLUMNS = (
 )
 # Last ± std (n - 1) and average of the linear head, last and average of NME, as the authors print them [CIL 8.1].
 PUBLISHED = {
-    "dsads": {"float32": ("72.83 ± 4.84", "83.99", "76.38", "87.20"), "HDQT": ("72.74 ± 4.59", "83.63", "77.19", "86.48")},
-    "hapt_raw": {"float32": ("82.98 ± 5.12", "89.94", "85.80", "91.71"), "HDQT": ("82.56 ± 4.51", "88.94", "84.94", "90.63")},
+    "dsads": {
+        "float32": ("72.83 ± 4.84", "83.99", "76.38", "87.20"),
+        "HDQT": ("72.74 ± 4.59", "83.63", "77.19", "86.48"),
+    },
+    "hapt_raw": {
+        "float32": ("82.98 ± 5.12", "89.94", "85.80", "91.71"),
+        "HDQT": ("82.56 ± 4.51", "88.94", "84.94", "90.63"),
+    },
 }
 NOTES = {
     "dsads": "Features computed from the raw recordings; the authors' table of 405 features is not public.",
-    "hapt_raw": "The published rows use the 561 features of the data set's authors; ours are 216 features computed from "
-    "the raw signals, so the two differ in their input.",
+    "hapt_raw": "The published rows use the 561 features of the data set's authors; ours are 216 features computed "
+    "from the raw signals, so the two differ in their input.",
 }
 
 

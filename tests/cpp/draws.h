@@ -43,9 +43,17 @@ class Draws {
   // Bell-shaped floats of the given size; one in `rarity` is a special value (0: none).
   std::vector<float> floats(int64_t n, float size, int64_t rarity = 0) {
     using limits = std::numeric_limits<float>;
-    const float specials[] = {0.0f, -0.0f, limits::infinity(), -limits::infinity(), limits::quiet_NaN(),
-                              limits::denorm_min(), -limits::denorm_min(), limits::max(), limits::lowest(),
-                              limits::min(), 0x1p-126f * 0.75f};
+    const float specials[] = {0.0f,
+                              -0.0f,
+                              limits::infinity(),
+                              -limits::infinity(),
+                              limits::quiet_NaN(),
+                              limits::denorm_min(),
+                              -limits::denorm_min(),
+                              limits::max(),
+                              limits::lowest(),
+                              limits::min(),
+                              0x1p-126f * 0.75f};
     std::vector<float> values(static_cast<size_t>(n));
     for (float& value : values) {
       const bool special = rarity > 0 && between(1, rarity) == 1;

@@ -44,8 +44,12 @@ class Guarded {
   }
 
   Guarded(Guarded&& other) noexcept
-      : size_(other.size_), room_(other.room_), mapped_(other.mapped_), base_(std::exchange(other.base_, nullptr)),
-        begin_(other.begin_), first_(other.first_) {}
+      : size_(other.size_),
+        room_(other.room_),
+        mapped_(other.mapped_),
+        base_(std::exchange(other.base_, nullptr)),
+        begin_(other.begin_),
+        first_(other.first_) {}
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
   ~Guarded() {

@@ -26,8 +26,8 @@ struct Problem {
   ProductShape shape;
   int64_t tile;  // 0: one tile
   Overflow overflow;
-  int64_t bits;  // of the accumulator
-  int32_t zero;  // byte of A = code + zero
+  int64_t bits;            // of the accumulator
+  int32_t zero;            // byte of A = code + zero
   std::vector<int32_t> a;  // [m][k]
   std::vector<int32_t> b;  // [k][n]
 
@@ -47,7 +47,8 @@ inline Expected product_by_definition(const Problem& p, bool every_mac = false) 
       bool hit = false;
       for (int64_t k = 0; k < p.shape.k; ++k) {
         const bool closes = (k + 1) % p.depth() == 0 || k + 1 == p.shape.k;
-        reg += int64_t{p.a[static_cast<size_t>(row * p.shape.k + k)]} * p.b[static_cast<size_t>(k * p.shape.n + column)];
+        reg +=
+            int64_t{p.a[static_cast<size_t>(row * p.shape.k + k)]} * p.b[static_cast<size_t>(k * p.shape.n + column)];
         if (every_mac || closes) {
           const int64_t kept = limited_by_definition(reg, p.overflow, p.bits);
           hit |= kept != reg;
@@ -65,17 +66,27 @@ inline Expected product_by_definition(const Problem& p, bool every_mac = false) 
   return expected;
 }
 
-inline int64_t in_fours(int64_t products) { return (products + kDepth - 1) / kDepth; }
+inline int64_t in_fours(int64_t products) {
+  return (products + kDepth - 1) / kDepth;
+}
 
 // Groups of four of all tiles, each tile lengthened to whole groups.
-inline int64_t groups_of_four(int64_t k, int64_t depth) { return k / depth * in_fours(depth) + in_fours(k % depth); }
+inline int64_t groups_of_four(int64_t k, int64_t depth) {
+  return k / depth * in_fours(depth) + in_fours(k % depth);
+}
 
 // Where product k lies on the lengthened axis.
-inline int64_t place_of(int64_t k, int64_t depth) { return k / depth * in_fours(depth) * kDepth + k % depth; }
+inline int64_t place_of(int64_t k, int64_t depth) {
+  return k / depth * in_fours(depth) * kDepth + k % depth;
+}
 
-inline int64_t tiles_of(int64_t k, int64_t depth) { return (k + depth - 1) / depth; }
+inline int64_t tiles_of(int64_t k, int64_t depth) {
+  return (k + depth - 1) / depth;
+}
 
-inline int64_t panels_of(int64_t n) { return (n + kPanel - 1) / kPanel; }
+inline int64_t panels_of(int64_t n) {
+  return (n + kPanel - 1) / kPanel;
+}
 
 inline int64_t panel_place(int64_t k, int64_t column, int64_t k4, int64_t depth) {
   const int64_t place = place_of(k, depth);
@@ -118,11 +129,20 @@ class Operands {
 
   // `max_a`, `max_b`: at least the largest byte and the largest |b|; 0 takes the ones that occur.
   Gemm view(const Problem& p, int32_t max_a = 0, int32_t max_b = 0) const {
-    return {.a = a_.data(), .a_row = a_row_, .a_k4 = a_k4_, .b = b_.data(), .start = start_.data(),
-            .m = p.shape.m, .n = p.shape.n, .k4 = k4_, .tile_k4 = p.tile == 0 ? k4_ : in_fours(p.tile),
-            .overflow = p.overflow, .limit = static_cast<int32_t>((int64_t{1} << (p.bits - 1)) - 1),
+    return {.a = a_.data(),
+            .a_row = a_row_,
+            .a_k4 = a_k4_,
+            .b = b_.data(),
+            .start = start_.data(),
+            .m = p.shape.m,
+            .n = p.shape.n,
+            .k4 = k4_,
+            .tile_k4 = p.tile == 0 ? k4_ : in_fours(p.tile),
+            .overflow = p.overflow,
+            .limit = static_cast<int32_t>((int64_t{1} << (p.bits - 1)) - 1),
             .shift = static_cast<int32_t>(32 - p.bits),
-            .max_a = std::max(max_a, max_a_), .max_b = std::max(max_b, max_b_)};
+            .max_a = std::max(max_a, max_a_),
+            .max_b = std::max(max_b, max_b_)};
   }
 
  private:
@@ -135,11 +155,15 @@ class Operands {
 
 // Codes of A are `bits` wide, signed ones from -2^(bits-1); those of B are signed. Extreme codes dominate in one problem
 // of three, so that every limit is met.
-inline Problem random_problem(Draws& draws, ProductShape shape, int bits, bool a_signed, int64_t tile, Overflow overflow,
-                              int64_t accumulator_bits) {
+inline Problem random_problem(Draws& draws, ProductShape shape, int bits, bool a_signed, int64_t tile,
+                              Overflow overflow, int64_t accumulator_bits) {
   const int32_t half = 1 << (bits - 1);
   const int32_t a_lo = a_signed ? -half : 0, a_hi = a_signed ? half - 1 : 2 * half - 1;
-  Problem p{shape, tile, overflow, accumulator_bits, a_signed ? half : 0,
+  Problem p{shape,
+            tile,
+            overflow,
+            accumulator_bits,
+            a_signed ? half : 0,
             draws.integers<int32_t>(shape.m * shape.k, a_lo, a_hi),
             draws.integers<int32_t>(shape.k * shape.n, -half, half - 1)};
   if (draws.between(0, 2) == 0) {

@@ -33,9 +33,9 @@ TEST_CASE("binary blocks are the binary digits of n, descending") {
 }
 
 TEST_CASE("divisor blocks have the published orders") {
-  const std::vector<std::vector<int64_t>> table = {{2, 2},   {4, 4},   {6, 2},   {8, 8},   {10, 2},   {11, 1},
-                                                   {12, 4},  {14, 2},  {16, 16}, {18, 2},  {19, 1},   {20, 4},
-                                                   {40, 8},  {60, 4},  {80, 16}, {100, 4}, {72, 8},   {128, 128},
+  const std::vector<std::vector<int64_t>> table = {{2, 2},   {4, 4},   {6, 2},   {8, 8},   {10, 2},     {11, 1},
+                                                   {12, 4},  {14, 2},  {16, 16}, {18, 2},  {19, 1},     {20, 4},
+                                                   {40, 8},  {60, 4},  {80, 16}, {100, 4}, {72, 8},     {128, 128},
                                                    {405, 1}, {561, 1}, {243, 1}, {64, 64}, {1024, 1024}};
   for (const auto& row : table) {
     CAPTURE(row[0]);
@@ -91,7 +91,8 @@ TEST_CASE("blocks cover the axis of every length once, in powers of two") {
 TEST_CASE("powers of two around n") {
   for (int64_t n = 1; n <= 5000; ++n) {
     const int64_t below = largest_power_of_two_in(n), above = next_power_of_two(n);
-    const bool right = below <= n && 2 * below > n && above >= n && above / 2 < n && (above == below) == ((n & (n - 1)) == 0);
+    const bool right =
+        below <= n && 2 * below > n && above >= n && above / 2 < n && (above == below) == ((n & (n - 1)) == 0);
     CAPTURE(n, below, above);
     CHECK(right);
   }

@@ -23,9 +23,20 @@ int64_t out_length(int64_t in, int64_t kernel, int64_t stride, int64_t pad, int6
 
 ConvShape conv(int64_t height, int64_t width, int64_t channels, int64_t kernel_h, int64_t kernel_w, int64_t stride_h,
                int64_t stride_w, int64_t pad_h, int64_t pad_w, int64_t dilation_h, int64_t dilation_w) {
-  return {height, width, channels, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
+  return {height,
+          width,
+          channels,
+          kernel_h,
+          kernel_w,
+          stride_h,
+          stride_w,
+          pad_h,
+          pad_w,
+          dilation_h,
+          dilation_w,
           out_length(height, kernel_h, stride_h, pad_h, dilation_h),
-          out_length(width, kernel_w, stride_w, pad_w, dilation_w), true};
+          out_length(width, kernel_w, stride_w, pad_w, dilation_w),
+          true};
 }
 
 struct Group {
@@ -36,20 +47,25 @@ struct Group {
 const std::vector<Group>& groups() {
   static const std::vector<Group> all = {
       {"a 1x1 kernel treated as a copy although it strides or pads",
-       {conv(5, 7, 16, 1, 1, 1, 1, 0, 0, 1, 1), conv(8, 6, 16, 1, 1, 2, 3, 0, 0, 1, 1), conv(3, 3, 5, 1, 1, 1, 1, 1, 1, 1, 1)}},
+       {conv(5, 7, 16, 1, 1, 1, 1, 0, 0, 1, 1), conv(8, 6, 16, 1, 1, 2, 3, 0, 0, 1, 1),
+        conv(3, 3, 5, 1, 1, 1, 1, 1, 1, 1, 1)}},
       {"border positions of the usual 3x3 layer, channels of a power of two",
-       {conv(8, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1), conv(9, 8, 32, 3, 3, 2, 2, 1, 1, 1, 1), conv(5, 4, 64, 3, 3, 1, 1, 1, 1, 1, 1)}},
+       {conv(8, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1), conv(9, 8, 32, 3, 3, 2, 2, 1, 1, 1, 1),
+        conv(5, 4, 64, 3, 3, 1, 1, 1, 1, 1, 1)}},
       {"channels that fill no vector, or one and a bit",
-       {conv(6, 5, 1, 3, 3, 1, 1, 1, 1, 1, 1), conv(6, 5, 3, 3, 3, 1, 1, 1, 1, 1, 1), conv(4, 4, 15, 3, 3, 1, 1, 1, 1, 1, 1),
-        conv(4, 4, 17, 3, 3, 1, 1, 1, 1, 1, 1), conv(3, 4, 33, 3, 3, 1, 1, 1, 1, 1, 1), conv(3, 3, 65, 2, 2, 1, 1, 0, 0, 1, 1)}},
+       {conv(6, 5, 1, 3, 3, 1, 1, 1, 1, 1, 1), conv(6, 5, 3, 3, 3, 1, 1, 1, 1, 1, 1),
+        conv(4, 4, 15, 3, 3, 1, 1, 1, 1, 1, 1), conv(4, 4, 17, 3, 3, 1, 1, 1, 1, 1, 1),
+        conv(3, 4, 33, 3, 3, 1, 1, 1, 1, 1, 1), conv(3, 3, 65, 2, 2, 1, 1, 0, 0, 1, 1)}},
       {"height and width swapped",
-       {conv(4, 11, 3, 1, 5, 1, 1, 0, 2, 1, 1), conv(11, 4, 3, 5, 1, 1, 1, 2, 0, 1, 1), conv(9, 13, 4, 3, 2, 2, 3, 1, 0, 1, 1),
-        conv(12, 7, 2, 2, 4, 3, 1, 0, 3, 2, 1)}},
+       {conv(4, 11, 3, 1, 5, 1, 1, 0, 2, 1, 1), conv(11, 4, 3, 5, 1, 1, 1, 2, 0, 1, 1),
+        conv(9, 13, 4, 3, 2, 2, 3, 1, 0, 1, 1), conv(12, 7, 2, 2, 4, 3, 1, 0, 3, 2, 1)}},
       {"dilated taps", {conv(9, 9, 4, 3, 3, 1, 1, 2, 2, 2, 2), conv(11, 10, 5, 3, 2, 2, 1, 1, 3, 3, 4)}},
       {"a kernel larger than the image, positions wholly on padding",
-       {conv(2, 2, 3, 5, 5, 1, 1, 2, 2, 1, 1), conv(1, 1, 8, 3, 3, 1, 1, 3, 3, 1, 1), conv(1, 2, 4, 3, 3, 1, 1, 1, 1, 1, 1)}},
+       {conv(2, 2, 3, 5, 5, 1, 1, 2, 2, 1, 1), conv(1, 1, 8, 3, 3, 1, 1, 3, 3, 1, 1),
+        conv(1, 2, 4, 3, 3, 1, 1, 1, 1, 1, 1)}},
       {"no position, no channel, no pixel",
-       {conv(2, 2, 3, 3, 3, 1, 1, 0, 0, 1, 1), conv(4, 4, 0, 3, 3, 1, 1, 1, 1, 1, 1), conv(0, 0, 3, 3, 3, 1, 1, 1, 1, 1, 1)}},
+       {conv(2, 2, 3, 3, 3, 1, 1, 0, 0, 1, 1), conv(4, 4, 0, 3, 3, 1, 1, 1, 1, 1, 1),
+        conv(0, 0, 3, 3, 3, 1, 1, 1, 1, 1, 1)}},
   };
   return all;
 }
@@ -71,7 +87,9 @@ void for_each_case(F f) {
   }
 }
 
-int64_t depth_of(const ConvShape& s) { return s.kernel_h * s.kernel_w * s.channels; }
+int64_t depth_of(const ConvShape& s) {
+  return s.kernel_h * s.kernel_w * s.channels;
+}
 
 // Which element of the image entry k of an output position reads, or -1 on padding.
 int64_t source(const ConvShape& s, int64_t position, int64_t k) {
@@ -116,8 +134,10 @@ TEST_CASE("col2im_s32 adds every tap onto the image and drops those on padding")
       for_each_case([&](const ConvShape& shape, int64_t first, int64_t count) {
         const int64_t k = depth_of(shape), ld = k + draws.between(0, 5);
         const int64_t gap = test::gaps()[draws.next() % test::gaps().size()];
-        const Guarded<int32_t> cols(draws.integers<int32_t>(count == 0 ? 0 : (count - 1) * ld + k, -1000000, 1000000), gap);
-        const std::vector<int32_t> before = draws.integers<int32_t>(shape.height * shape.width * shape.channels, -1000, 1000);
+        const Guarded<int32_t> cols(draws.integers<int32_t>(count == 0 ? 0 : (count - 1) * ld + k, -1000000, 1000000),
+                                    gap);
+        const std::vector<int32_t> before =
+            draws.integers<int32_t>(shape.height * shape.width * shape.channels, -1000, 1000);
         Guarded<int32_t> image(before, gap);
         std::vector<int32_t> expected = before;
         for (int64_t row = 0; row < count; ++row) {

@@ -79,7 +79,12 @@ void for_each_setting(uint64_t seed, int samples, F f) {
 // Every row of A and column of B holds one extreme code each, so that the sums are known without a loop.
 Problem constant_problem(ProductShape shape, int32_t a, int32_t b, int64_t tile, Overflow overflow, int64_t bits,
                          int32_t zero) {
-  return {shape, tile, overflow, bits, zero, std::vector<int32_t>(static_cast<size_t>(shape.m * shape.k), a),
+  return {shape,
+          tile,
+          overflow,
+          bits,
+          zero,
+          std::vector<int32_t>(static_cast<size_t>(shape.m * shape.k), a),
           std::vector<int32_t>(static_cast<size_t>(shape.k * shape.n), b)};
 }
 
@@ -167,12 +172,11 @@ TEST_CASE("totals leave int16 where clamped and unclamped tiles add up") {
     int32_t a, b, tile_sum;
   };
   // 258 tiles at A = 8, 16 at A = 12 and 9 unclamped ones are the most that fit int16.
-  const Row rows[] = {{259, 8, Overflow::kSaturate, 15, 7, 127},    {259, 8, Overflow::kSaturate, 15, -8, -127},
-                      {17, 12, Overflow::kSaturate, 15, 7, 2047},   {17, 12, Overflow::kSaturate, 15, -8, -2047},
-                      {10, 16, Overflow::kSaturate, 15, 7, 3360},   {10, 32, Overflow::kNone, 15, -8, -3840},
-                      {10, 13, Overflow::kWrap, 15, 7, 3360},       {600, 8, Overflow::kSaturate, 15, -7, -127},
-                      {257, 8, Overflow::kWrap, 15, -4, -128},
-                      {40, 16, Overflow::kSaturate, 15, 7, 3360}};
+  const Row rows[] = {{259, 8, Overflow::kSaturate, 15, 7, 127},  {259, 8, Overflow::kSaturate, 15, -8, -127},
+                      {17, 12, Overflow::kSaturate, 15, 7, 2047}, {17, 12, Overflow::kSaturate, 15, -8, -2047},
+                      {10, 16, Overflow::kSaturate, 15, 7, 3360}, {10, 32, Overflow::kNone, 15, -8, -3840},
+                      {10, 13, Overflow::kWrap, 15, 7, 3360},     {600, 8, Overflow::kSaturate, 15, -7, -127},
+                      {257, 8, Overflow::kWrap, 15, -4, -128},    {40, 16, Overflow::kSaturate, 15, 7, 3360}};
   for (const std::string& isa : test::tested_isas()) {
     DYNAMIC_SECTION(isa) {
       for (const Row& row : rows) {
@@ -257,7 +261,8 @@ TEST_CASE("sums of L-1, L, L+1, -L and -L-1 meet the limit on either side") {
         for (int64_t bits : {4, 8, 12, 16}) {
           const int64_t limit = (int64_t{1} << (bits - 1)) - 1;
           if (limit + 2 > 24 * codes.max_a * codes.max_b) continue;  // a tile of 32 cannot hold the sum
-          const std::vector<int64_t> sums = {limit - 1, limit, limit + 1, limit + 2, -limit + 1, -limit, -limit - 1, -limit - 2};
+          const std::vector<int64_t> sums = {limit - 1,  limit,  limit + 1,  limit + 2,
+                                             -limit + 1, -limit, -limit - 1, -limit - 2};
           const std::vector<int64_t> columns = {0, 3, 15, 16, 31, 32, 40, 66};
           for (Overflow overflow : {Overflow::kSaturate, Overflow::kWrap}) {
             Problem p = constant_problem({8, 67, 77}, 0, 0, kTile, overflow, bits, codes.zero);
@@ -268,7 +273,8 @@ TEST_CASE("sums of L-1, L, L+1, -L and -L-1 meet the limit on either side") {
             CHECK(c == test::product_by_definition(p).c);
             for (size_t i = 0; i < sums.size(); ++i) {
               CAPTURE(codes.max_a, codes.zero, bits, static_cast<int>(overflow), sums[i]);
-              CHECK(c[i * 67 + static_cast<size_t>(columns[i])] == test::limited_by_definition(sums[i], overflow, bits));
+              CHECK(c[i * 67 + static_cast<size_t>(columns[i])] ==
+                    test::limited_by_definition(sums[i], overflow, bits));
             }
           }
         }

@@ -40,8 +40,12 @@ Guarded<T> stored(const std::vector<int32_t>& codes, int64_t rows, int64_t cols,
 }
 
 // float(double product) rounds once: the product of two floats is exact in double.
-float times(float a, float b) { return static_cast<float>(static_cast<double>(a) * static_cast<double>(b)); }
-float plus(float a, float b) { return static_cast<float>(static_cast<double>(a) + static_cast<double>(b)); }
+float times(float a, float b) {
+  return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
+}
+float plus(float a, float b) {
+  return static_cast<float>(static_cast<double>(a) + static_cast<double>(b));
+}
 
 float finished(int32_t total, const Epilogue& e, int64_t column) {
   float value = static_cast<float>(static_cast<double>(total));
@@ -51,10 +55,10 @@ float finished(int32_t total, const Epilogue& e, int64_t column) {
 
 std::vector<Epilogue> epilogues() {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  return {{{0.1f, 0.3f, 1.0f}, 1.0f, nullptr},          {{0.0123f, 7.7f, 1e-3f}, 1.0f / 64, nullptr},
-          {{1e-30f, 1e-9f, 3.0f}, 0.5f, nullptr},       {{1e30f, 1e9f, 1.0f}, 1.0f, nullptr},
-          {{0.0f, 1.0f, 1.0f}, 1.0f, nullptr},          {{nan, 1.0f, 1.0f}, 1.0f, nullptr},
-          {{1.0f, infinity, 1.0f}, 0.25f, nullptr},     {{-0.7f, 3.0f, 1.0f}, 1.0f, nullptr}};
+  return {{{0.1f, 0.3f, 1.0f}, 1.0f, nullptr},      {{0.0123f, 7.7f, 1e-3f}, 1.0f / 64, nullptr},
+          {{1e-30f, 1e-9f, 3.0f}, 0.5f, nullptr},   {{1e30f, 1e9f, 1.0f}, 1.0f, nullptr},
+          {{0.0f, 1.0f, 1.0f}, 1.0f, nullptr},      {{nan, 1.0f, 1.0f}, 1.0f, nullptr},
+          {{1.0f, infinity, 1.0f}, 0.25f, nullptr}, {{-0.7f, 3.0f, 1.0f}, 1.0f, nullptr}};
 }
 
 TEST_CASE("pack_b_s8 fills the panels and starting sums of the index formulas") {
@@ -124,7 +128,8 @@ TEST_CASE("gemm_u8s8f32 rounds every scale on its own, then adds the bias") {
     DYNAMIC_SECTION(isa) {
       test::Draws draws(3);
       for (const ProductShape& shape : test::flattened(test::product_groups())) {
-        const Problem p = test::random_problem(draws, shape, 4, draws.between(0, 1) == 1, kTile, Overflow::kSaturate, 8);
+        const Problem p =
+            test::random_problem(draws, shape, 4, draws.between(0, 1) == 1, kTile, Overflow::kSaturate, 8);
         const std::vector<int32_t> totals = test::product_by_definition(p).c;
         const Operands operands(p, Layout::kRows, 0);
         const int64_t m = shape.m, n = shape.n, ld = n + 1;
@@ -147,7 +152,8 @@ TEST_CASE("gemm_u8s8f32 rounds every scale on its own, then adds the bias") {
 
 TEST_CASE("scale_s32f32 rounds every scale on its own, also in place") {
   using limits = std::numeric_limits<int32_t>;
-  const int32_t extremes[] = {0, 1, -1, limits::max(), limits::min(), 1 << 24, (1 << 24) + 1, (1 << 24) + 3, -(1 << 24) - 1};
+  const int32_t extremes[] = {
+      0, 1, -1, limits::max(), limits::min(), 1 << 24, (1 << 24) + 1, (1 << 24) + 3, -(1 << 24) - 1};
   for (const std::string& isa : test::tested_isas()) {
     DYNAMIC_SECTION(isa) {
       test::Draws draws(4);
@@ -175,10 +181,20 @@ TEST_CASE("scale_s32f32 rounds every scale on its own, also in place") {
 // The reference product on a problem; `transposed` stores both operands the other way round.
 test::Expected reference_product(const kernels::KernelTable& table, const Problem& p, bool every_mac, bool transposed) {
   const auto [m, n, k] = p.shape;
-  const Guarded<int32_t> a = stored<int32_t>(p.a, m, k, 2, transposed, 0), b = stored<int32_t>(p.b, k, n, 1, transposed, 0);
-  const WideGemm g{.a = a.data(), .a_row = transposed ? 1 : k + 2, .a_col = transposed ? m + 2 : 1,
-                   .b = b.data(), .b_row = transposed ? 1 : n + 1, .b_col = transposed ? k + 1 : 1,
-                   .m = m, .n = n, .k = k, .tile = p.tile, .every_mac = every_mac, .overflow = p.overflow,
+  const Guarded<int32_t> a = stored<int32_t>(p.a, m, k, 2, transposed, 0),
+                         b = stored<int32_t>(p.b, k, n, 1, transposed, 0);
+  const WideGemm g{.a = a.data(),
+                   .a_row = transposed ? 1 : k + 2,
+                   .a_col = transposed ? m + 2 : 1,
+                   .b = b.data(),
+                   .b_row = transposed ? 1 : n + 1,
+                   .b_col = transposed ? k + 1 : 1,
+                   .m = m,
+                   .n = n,
+                   .k = k,
+                   .tile = p.tile,
+                   .every_mac = every_mac,
+                   .overflow = p.overflow,
                    .limit = static_cast<int32_t>((int64_t{1} << (p.bits - 1)) - 1),
                    .shift = static_cast<int32_t>(32 - p.bits)};
   Guarded<int32_t> c(m * n);
@@ -193,9 +209,10 @@ TEST_CASE("gemm_s32s32s32 equals the explicit register and counts the limited ti
       const std::vector<ProductShape> shapes = test::flattened(test::product_groups());
       for (int round = 0; round < 1500; ++round) {
         const int64_t accumulators[] = {4, 8, 12, 16, 32};
-        const Problem p = test::random_problem(draws, shapes[draws.next() % shapes.size()], static_cast<int>(draws.between(2, 8)),
-                                               draws.between(0, 1) == 1, kTiles[draws.next() % std::size(kTiles)],
-                                               static_cast<Overflow>(draws.between(0, 2)), accumulators[draws.next() % 5]);
+        const Problem p =
+            test::random_problem(draws, shapes[draws.next() % shapes.size()], static_cast<int>(draws.between(2, 8)),
+                                 draws.between(0, 1) == 1, kTiles[draws.next() % std::size(kTiles)],
+                                 static_cast<Overflow>(draws.between(0, 2)), accumulators[draws.next() % 5]);
         const bool every_mac = draws.between(0, 1) == 1;
         const test::Expected expected = test::product_by_definition(p, every_mac);
         const test::Expected got = reference_product(*kernels::table(isa), p, every_mac, draws.between(0, 1) == 1);

@@ -22,14 +22,17 @@ using kernels::KernelTable;
 using test::Guarded;
 
 // Entry (i, j) of the Sylvester matrix: -1 to the number of ones that i and j share.
-int64_t sylvester(int64_t i, int64_t j) { return std::popcount(static_cast<uint64_t>(i & j)) % 2 == 0 ? 1 : -1; }
+int64_t sylvester(int64_t i, int64_t j) {
+  return std::popcount(static_cast<uint64_t>(i & j)) % 2 == 0 ? 1 : -1;
+}
 
 // H x for a vector of `order` elements that lie `stride` apart.
 template <class T>
 std::vector<int64_t> dense(const T* x, int64_t order, int64_t stride) {
   std::vector<int64_t> y(static_cast<size_t>(order));
   for (int64_t i = 0; i < order; ++i) {
-    for (int64_t j = 0; j < order; ++j) y[static_cast<size_t>(i)] += sylvester(i, j) * static_cast<int64_t>(x[j * stride]);
+    for (int64_t j = 0; j < order; ++j)
+      y[static_cast<size_t>(i)] += sylvester(i, j) * static_cast<int64_t>(x[j * stride]);
   }
   return y;
 }
@@ -45,9 +48,15 @@ std::vector<float> depth_first(const std::vector<float>& x) {
   return y;
 }
 
-void transform_cols(const KernelTable& t, float* x, int64_t order, int64_t cols, int64_t ld) { t.fwht_f32_cols(x, order, cols, ld); }
-void transform_cols(const KernelTable& t, int16_t* x, int64_t order, int64_t cols, int64_t ld) { t.fwht_s16_cols(x, order, cols, ld); }
-void transform_cols(const KernelTable& t, int32_t* x, int64_t order, int64_t cols, int64_t ld) { t.fwht_s32_cols(x, order, cols, ld); }
+void transform_cols(const KernelTable& t, float* x, int64_t order, int64_t cols, int64_t ld) {
+  t.fwht_f32_cols(x, order, cols, ld);
+}
+void transform_cols(const KernelTable& t, int16_t* x, int64_t order, int64_t cols, int64_t ld) {
+  t.fwht_s16_cols(x, order, cols, ld);
+}
+void transform_cols(const KernelTable& t, int32_t* x, int64_t order, int64_t cols, int64_t ld) {
+  t.fwht_s32_cols(x, order, cols, ld);
+}
 void transform_rows(const KernelTable& t, float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks) {
   t.fwht_f32_rows(x, rows, ld, order, blocks);
 }
@@ -115,11 +124,21 @@ void check_rows(const KernelTable& table) {
 TEST_CASE("every instruction set transforms like the scalar law") {
   for (const std::string& isa : test::tested_isas()) {
     const KernelTable& table = *kernels::table(isa);
-    DYNAMIC_SECTION(isa << " float columns") { check_cols<float>(table); }
-    DYNAMIC_SECTION(isa << " int16 columns") { check_cols<int16_t>(table); }
-    DYNAMIC_SECTION(isa << " int32 columns") { check_cols<int32_t>(table); }
-    DYNAMIC_SECTION(isa << " float rows") { check_rows<float>(table); }
-    DYNAMIC_SECTION(isa << " int32 rows") { check_rows<int32_t>(table); }
+    DYNAMIC_SECTION(isa << " float columns") {
+      check_cols<float>(table);
+    }
+    DYNAMIC_SECTION(isa << " int16 columns") {
+      check_cols<int16_t>(table);
+    }
+    DYNAMIC_SECTION(isa << " int32 columns") {
+      check_cols<int32_t>(table);
+    }
+    DYNAMIC_SECTION(isa << " float rows") {
+      check_rows<float>(table);
+    }
+    DYNAMIC_SECTION(isa << " int32 rows") {
+      check_rows<int32_t>(table);
+    }
   }
 }
 
@@ -156,12 +175,14 @@ TEST_CASE("integer transforms equal the dense matrix, and twice gives n x") {
         table.fwht_s32_cols(cols.data(), order, 3, 3);
         table.fwht_s16_cols(narrow.data(), order, 3, 3);
         for (int64_t i = 0; i < 3; ++i) {
-          const std::vector<int64_t> of_row = dense(x.data() + i * order, order, 1), of_column = dense(x.data() + i, order, 3);
+          const std::vector<int64_t> of_row = dense(x.data() + i * order, order, 1),
+                                     of_column = dense(x.data() + i, order, 3);
           const std::vector<int64_t> of_narrow = dense(narrow_before.data() + i, order, 3);
           bool right = true;
           for (int64_t j = 0; j < order; ++j) {
             const size_t at = static_cast<size_t>(j);
-            right &= rows[static_cast<size_t>(i * order + j)] == of_row[at] && cols[static_cast<size_t>(j * 3 + i)] == of_column[at] &&
+            right &= rows[static_cast<size_t>(i * order + j)] == of_row[at] &&
+                     cols[static_cast<size_t>(j * 3 + i)] == of_column[at] &&
                      narrow[static_cast<size_t>(j * 3 + i)] == of_narrow[at];
           }
           CHECK(right);
@@ -182,7 +203,8 @@ TEST_CASE("int16 columns stay exact at extreme codes: 7 x 4096, 15 x 2048, 127 x
   };
   for (const std::string& isa : test::tested_isas()) {
     DYNAMIC_SECTION(isa) {
-      for (const Extreme& e : {Extreme{4096, 7, -7}, Extreme{2048, 15, 0}, Extreme{256, 127, -127}, Extreme{128, 255, 0}}) {
+      for (const Extreme& e :
+           {Extreme{4096, 7, -7}, Extreme{2048, 15, 0}, Extreme{256, 127, -127}, Extreme{128, 255, 0}}) {
         constexpr int64_t kCols = 40;
         std::vector<int16_t> narrow;
         for (int64_t i = 0; i < e.order * kCols; ++i) {  // column c follows row c of H: the sums reach order * top

@@ -24,9 +24,10 @@ std::vector<uint32_t> row_laid_out(const Draw& draw, int64_t row, int64_t blocks
   std::vector<uint32_t> bits(static_cast<size_t>(blocks * columns));
   for (int64_t block = 0; block < blocks; ++block) {
     for (uint32_t lane = 0; lane < 16; ++lane) {
-      const Philox4 words = philox4x32_10({static_cast<uint32_t>(block) * 16 + lane, static_cast<uint32_t>(row & 0xFFFFFFFF),
-                                           static_cast<uint32_t>(row >> 32), draw.site},
-                                          {draw.key_low, draw.key_high});
+      const Philox4 words =
+          philox4x32_10({static_cast<uint32_t>(block) * 16 + lane, static_cast<uint32_t>(row & 0xFFFFFFFF),
+                         static_cast<uint32_t>(row >> 32), draw.site},
+                        {draw.key_low, draw.key_high});
       for (int word = 0; word < 4; ++word) {
         uint32_t rest = words[static_cast<size_t>(word)];
         for (int piece = 0; piece < pieces; ++piece) {

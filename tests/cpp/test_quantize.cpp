@@ -30,9 +30,8 @@ struct Range {
 };
 
 // Signed, full signed, unsigned codes with and without an offset; zero = 0 keeps negative codes in two's complement.
-constexpr Range kRanges[] = {{-7, 7, 8},       {-8, 7, 8},  {0, 15, 0}, {-1, 1, 2},
-                             {-127, 127, 0},   {-7, 7, 0},  {0, 3, 0},  {-128, 127, 128},
-                             {-127, 127, 128}, {0, 255, 0}, {0, 0, 8}};
+constexpr Range kRanges[] = {{-7, 7, 8}, {-8, 7, 8},       {0, 15, 0},       {-1, 1, 2},  {-127, 127, 0}, {-7, 7, 0},
+                             {0, 3, 0},  {-128, 127, 128}, {-127, 127, 128}, {0, 255, 0}, {0, 0, 8}};
 
 // Powers of two keep ties exact, 1e-32 is the divisor of a zero tensor, NaN that of one that was not finite.
 constexpr float kDivisors[] = {0.25f, 1.0f, 512.0f, 0.37f, 3.0f, kStepEpsilon, 1e30f, kTiny, kNan};
@@ -43,8 +42,8 @@ CodeGrid random_grid(test::Draws& draws) {
 }
 
 Draw random_draw(test::Draws& draws, int32_t bits) {
-  return {static_cast<uint32_t>(draws.next()), static_cast<uint32_t>(draws.next()), static_cast<uint32_t>(draws.between(0, 6)),
-          bits};
+  return {static_cast<uint32_t>(draws.next()), static_cast<uint32_t>(draws.next()),
+          static_cast<uint32_t>(draws.between(0, 6)), bits};
 }
 
 // In equal shares: bell-shaped over the codes or special, on whole and half steps, within two ulps of those, and on 512ths of
@@ -85,7 +84,9 @@ struct Call {
   }
 };
 
-int64_t size_of(int64_t rows, int64_t cols, int64_t ld) { return rows == 0 || cols == 0 ? 0 : (rows - 1) * ld + cols; }
+int64_t size_of(int64_t rows, int64_t cols, int64_t ld) {
+  return rows == 0 || cols == 0 ? 0 : (rows - 1) * ld + cols;
+}
 
 template <class T>
 void check_call(const KernelTable& table, test::Draws& draws, const Call& call, int64_t gap) {
@@ -93,7 +94,8 @@ void check_call(const KernelTable& table, test::Draws& draws, const Call& call, 
   Guarded<uint8_t> got(size_of(call.rows, call.cols, call.out_ld), gap), expected(got.size());
   call.run(*kernels::table("scalar"), x.data(), expected.data());
   call.run(table, x.data(), got.data());
-  CAPTURE(call.rows, call.cols, call.ld, call.out_ld, call.grid.divisor, call.grid.lo, call.grid.hi, call.grid.zero, gap);
+  CAPTURE(call.rows, call.cols, call.ld, call.out_ld, call.grid.divisor, call.grid.lo, call.grid.hi, call.grid.zero,
+          gap);
   CAPTURE(call.row0, call.draw == nullptr ? 0 : call.draw->bits, test::first_difference(got, expected));
   CHECK(test::first_difference(got, expected) == -1);
   CHECK(got.intact());
@@ -121,8 +123,12 @@ void check_all_shapes(const KernelTable& table) {
 TEST_CASE("every instruction set gives the codes of the scalar law") {
   for (const std::string& isa : test::tested_isas()) {
     const KernelTable& table = *kernels::table(isa);
-    DYNAMIC_SECTION(isa << " float") { check_all_shapes<float>(table); }
-    DYNAMIC_SECTION(isa << " int16") { check_all_shapes<int16_t>(table); }
+    DYNAMIC_SECTION(isa << " float") {
+      check_all_shapes<float>(table);
+    }
+    DYNAMIC_SECTION(isa << " int16") {
+      check_all_shapes<int16_t>(table);
+    }
   }
 }
 
@@ -131,7 +137,8 @@ TEST_CASE("rows at 2^32 and columns at the seams of a span draw the bits of thei
     DYNAMIC_SECTION(isa) {
       test::Draws draws(2);
       const int64_t two32 = int64_t{1} << 32;
-      const int64_t rows[] = {0, two32 - 1, two32 - 2, two32 - 17, two32, two32 + 5, 7 * two32 - 20, (int64_t{1} << 62) - 3};
+      const int64_t rows[] = {0,     two32 - 1, two32 - 2,      two32 - 17,
+                              two32, two32 + 5, 7 * two32 - 20, (int64_t{1} << 62) - 3};
       for (int64_t row0 : rows) {
         for (int64_t cols : {1, 15, 16, 17, 127, 128, 129, 143, 145, 255, 256, 257, 300, 513}) {
           for (int32_t bits : {16, 8}) {
@@ -176,10 +183,10 @@ TEST_CASE("codes of special values, each in every lane of a row") {
     float x;
     int nearest;  // of {1.0, -7, 7}
   };
-  const Row rows[] = {{kNan, 0},   {-kNan, 0},  {kInfinity, 7}, {-kInfinity, -7}, {0.0f, 0},    {-0.0f, 0},  {kTiny, 0},
-                      {-kTiny, 0}, {0.5f, 0},   {1.5f, 2},      {2.5f, 2},        {-0.5f, 0},   {-1.5f, -2}, {-2.5f, -2},
-                      {6.5f, 6},   {7.5f, 7},   {-7.5f, -7},    {3e9f, 7},        {-3e9f, -7},  {3e38f, 7},  {255.5f, 7},
-                      {-256.0f, -7}, {0.49999997f, 0}, {-0.50000006f, -1}};
+  const Row rows[] = {{kNan, 0},   {-kNan, 0},  {kInfinity, 7}, {-kInfinity, -7}, {0.0f, 0},        {-0.0f, 0},
+                      {kTiny, 0},  {-kTiny, 0}, {0.5f, 0},      {1.5f, 2},        {2.5f, 2},        {-0.5f, 0},
+                      {-1.5f, -2}, {-2.5f, -2}, {6.5f, 6},      {7.5f, 7},        {-7.5f, -7},      {3e9f, 7},
+                      {-3e9f, -7}, {3e38f, 7},  {255.5f, 7},    {-256.0f, -7},    {0.49999997f, 0}, {-0.50000006f, -1}};
   for (const std::string& isa : test::tested_isas()) {
     DYNAMIC_SECTION(isa) {
       const KernelTable& table = *kernels::table(isa);

@@ -20,12 +20,15 @@ constexpr int64_t kRows = 1000, kCols = 1000, kDraws = kRows * kCols;
 constexpr float kFractions[] = {0.0f, 0x1p-16f, 0.01f, 0.25f, 0.5f, 0.9f};
 constexpr CodeGrid kGrid{1.0f, -127, 127, 128};
 
-double stated_bias(int bits) { return bits == 16 ? 0x1p-17 : 0x1p-9; }
+double stated_bias(int bits) {
+  return bits == 16 ? 0x1p-17 : 0x1p-9;
+}
 
 void quantize(const KernelTable& t, const std::vector<float>& x, const CodeGrid& grid, const Draw& draw, uint8_t* out) {
   t.quantize_f32u8_stochastic(x.data(), kRows, kCols, kCols, grid, draw, 0, out, kCols);
 }
-void quantize(const KernelTable& t, const std::vector<int16_t>& x, const CodeGrid& grid, const Draw& draw, uint8_t* out) {
+void quantize(const KernelTable& t, const std::vector<int16_t>& x, const CodeGrid& grid, const Draw& draw,
+              uint8_t* out) {
   t.quantize_s16u8_stochastic(x.data(), kRows, kCols, kCols, grid, draw, 0, out, kCols);
 }
 
@@ -50,7 +53,8 @@ template <class Rule>
 int64_t count_ups_of(Rule goes_up, float fraction, const Draw& draw) {
   int64_t ups = 0;
   for (int64_t row = 0; row < kRows; ++row) {
-    for (int64_t column = 0; column < kCols; ++column) ups += goes_up(random_bits(draw, row, column), 65536.0f * fraction);
+    for (int64_t column = 0; column < kCols; ++column)
+      ups += goes_up(random_bits(draw, row, column), 65536.0f * fraction);
   }
   return ups;
 }
@@ -64,7 +68,8 @@ TEST_CASE("floats go up in proportion to their fraction, for both signs and both
           for (float whole : {0.0f, 5.0f}) {
             for (float sign : {1.0f, -1.0f}) {
               const float x = sign * (whole + fraction);
-              const Draw draw{static_cast<uint32_t>(draws.next()), 7, static_cast<uint32_t>(Site::kInputGradGrad), bits};
+              const Draw draw{static_cast<uint32_t>(draws.next()), 7, static_cast<uint32_t>(Site::kInputGradGrad),
+                              bits};
               const double p = static_cast<double>(std::fabs(x)) - static_cast<double>(whole);
               const int64_t ups = count_ups(*kernels::table(isa), x, kGrid, draw);
               CAPTURE(x, p, ups, draw.key_low);
@@ -155,10 +160,18 @@ TEST_CASE("the maximum itself has the code Q although m / (m / Q) may exceed Q")
 TEST_CASE("the check sees a draw that is added out of place") {
   const Draw draw{5, 6, 0, 16};
   const auto law = [](uint32_t random, float threshold) { return static_cast<float>(random) + 0.5f < threshold; };
-  const auto byte_too_low = [](uint32_t random, float threshold) { return static_cast<float>(random >> 8) + 0.5f < threshold; };
-  const auto byte_too_high = [](uint32_t random, float threshold) { return static_cast<float>(random << 8) + 0.5f < threshold; };
-  const auto bit_too_low = [](uint32_t random, float threshold) { return static_cast<float>(random >> 1) + 0.5f < threshold; };
-  const auto off_by_a_percent = [](uint32_t random, float threshold) { return static_cast<float>(random) + 655.5f < threshold; };
+  const auto byte_too_low = [](uint32_t random, float threshold) {
+    return static_cast<float>(random >> 8) + 0.5f < threshold;
+  };
+  const auto byte_too_high = [](uint32_t random, float threshold) {
+    return static_cast<float>(random << 8) + 0.5f < threshold;
+  };
+  const auto bit_too_low = [](uint32_t random, float threshold) {
+    return static_cast<float>(random >> 1) + 0.5f < threshold;
+  };
+  const auto off_by_a_percent = [](uint32_t random, float threshold) {
+    return static_cast<float>(random) + 655.5f < threshold;
+  };
   const auto fits = [&](auto rule, float fraction) {
     return test::within_five_sigma(count_ups_of(rule, fraction, draw), kDraws, static_cast<double>(fraction), 0x1p-17);
   };

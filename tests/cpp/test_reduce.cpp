@@ -19,7 +19,8 @@ using test::Guarded;
 // One column on its own; float(double sum of two floats) rounds once.
 float column_sum(const float* x, int64_t rows, int64_t ld) {
   float sum = 0.0f;
-  for (int64_t r = 0; r < rows; ++r) sum = static_cast<float>(static_cast<double>(sum) + static_cast<double>(x[r * ld]));
+  for (int64_t r = 0; r < rows; ++r)
+    sum = static_cast<float>(static_cast<double>(sum) + static_cast<double>(x[r * ld]));
   return sum;
 }
 

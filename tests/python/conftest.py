@@ -13,9 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-hypothesis.settings.register_profile(
-    "quintil", derandomize=True, deadline=None, max_examples=40, database=None
-)
+hypothesis.settings.register_profile("quintil", derandomize=True, deadline=None, max_examples=40, database=None)
 hypothesis.settings.load_profile("quintil")
 
 SCALAR = (
@@ -43,9 +41,7 @@ def assert_same(got: Tensor, want: Tensor, what: str = "result") -> None:
     if not bool(same.all()):
         where = (~same).nonzero()
         first = tuple(where[0].tolist())
-        pytest.fail(
-            f"{what}: {len(where)} of {same.numel()} differ, at {first}: {got[first]}, expected {want[first]}"
-        )
+        pytest.fail(f"{what}: {len(where)} of {same.numel()} differ, at {first}: {got[first]}, expected {want[first]}")
 
 
 def same_bits(got: Tensor, want: Tensor) -> bool:

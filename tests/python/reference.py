@@ -50,11 +50,7 @@ class Options:
         return site in self.stochastic.split(",")
 
     def backward_register(self) -> dict:
-        bits = (
-            self.accumulator_bits
-            if self.backward_accumulator_bits is None
-            else self.backward_accumulator_bits
-        )
+        bits = self.accumulator_bits if self.backward_accumulator_bits is None else self.backward_accumulator_bits
         return dict(
             tile_size=self.backward_tile_size,
             accumulator_bits=bits,
@@ -166,9 +162,7 @@ def codes_at_scale(
     if seed is None:
         codes = torch.round(u).clamp(low, high)
     else:
-        codes = round_stochastically(torch.nan_to_num(u.clamp(low, high)), seed, site, first_row).clamp(
-            low, high
-        )
+        codes = round_stochastically(torch.nan_to_num(u.clamp(low, high)), seed, site, first_row).clamp(low, high)
     return torch.nan_to_num(codes).to(torch.int64)
 
 
@@ -261,11 +255,7 @@ def sylvester(order: int) -> Tensor:
 def hadamard_matrix(n: int, hadamard: str, block: int = 64) -> Tensor:
     """The dense int64 matrix [n', n]; columns of padded positions are dropped."""
     orders = hadamard_blocks(n, hadamard, block)
-    return (
-        torch.block_diag(*[sylvester(p) for p in orders])[:, :n]
-        if n
-        else torch.zeros(0, 0, dtype=torch.int64)
-    )
+    return torch.block_diag(*[sylvester(p) for p in orders])[:, :n] if n else torch.zeros(0, 0, dtype=torch.int64)
 
 
 def butterflies(z: Tensor, hadamard: str, block: int = 64) -> Tensor:
@@ -277,9 +267,7 @@ def butterflies(z: Tensor, hadamard: str, block: int = 64) -> Tensor:
         part, h = padded[start : start + p], 1
         while h < p:
             pairs = part.reshape(p // (2 * h), 2, h, *z.shape[1:])
-            part = torch.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(
-                p, *z.shape[1:]
-            )
+            part = torch.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(p, *z.shape[1:])
             h *= 2
         done.append(part)
         start += p
@@ -297,9 +285,7 @@ def hadamard_transform(x: Tensor, dim: int = -1, *, hadamard: str = "padded", bl
 
 def block_normalisers(n: int, block: int = 64) -> Tensor:
     """'binary': 1/sqrt(p_i) for every row of the transformed operand, in float32."""
-    orders = torch.tensor(
-        [p for p in hadamard_blocks(n, "binary", block) for _ in range(p)], dtype=torch.float32
-    )
+    orders = torch.tensor([p for p in hadamard_blocks(n, "binary", block) for _ in range(p)], dtype=torch.float32)
     return torch.tensor(1.0) / torch.sqrt(orders)
 
 
@@ -310,11 +296,7 @@ def limit(register: Tensor, accumulator_bits: int, overflow: str) -> Tensor:
     if accumulator_bits == 32:
         return register
     half = 2 ** (accumulator_bits - 1)
-    return (
-        register.clamp(-(half - 1), half - 1)
-        if overflow == "saturate"
-        else (register + half) % (2 * half) - half
-    )
+    return register.clamp(-(half - 1), half - 1) if overflow == "saturate" else (register + half) % (2 * half) - half
 
 
 def tiled_int_mm(
@@ -402,9 +384,7 @@ def input_product(
     return multiply(gradient, weights, o, o.backward_register()), (s2, s1, sw, 1.0 / d)
 
 
-def weight_product(
-    g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0
-) -> Tensor:
+def weight_product(g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0) -> Tensor:
     """B2 for g [rows, N] and activation codes [rows, K]: dw [N, K]."""
     activations, s3 = backward_operand(xc, 0, "b2a", o, seed, first_row)
     gradient, s4 = backward_operand(g, 0, "b2g", o, seed, first_row)
@@ -447,9 +427,7 @@ def hadamard_linear(
     return (y if bias is None else y + bias).reshape(*x.shape[:-1], w.size(0))
 
 
-def hadamard_linear_backward(
-    x: Tensor, w: Tensor, g: Tensor, o: Options = Options(), seed: int | None = None
-) -> tuple:
+def hadamard_linear_backward(x: Tensor, w: Tensor, g: Tensor, o: Options = Options(), seed: int | None = None) -> tuple:
     """(dx, dw, db) for dL/dy = g."""
     rows, g = x.reshape(-1, x.size(-1)), g.reshape(-1, w.size(0))
     xc, sx = forward_codes(rows, "fa", o, seed)
@@ -508,9 +486,7 @@ class Taps:
         return rows.reshape(o, kh, kw, c).permute(0, 3, 1, 2) if self.channels_last else rows.reshape(shape)
 
 
-def _conv_operands(
-    x: Tensor, w: Tensor, stride: tuple, padding: tuple, o: Options, seed: int | None
-) -> tuple:
+def _conv_operands(x: Tensor, w: Tensor, stride: tuple, padding: tuple, o: Options, seed: int | None) -> tuple:
     taps = Taps(x, w, stride, padding, o.tile_order)
     pixels, sx = forward_codes(x.permute(0, 2, 3, 1), "fa", o, seed)
     wc, sw = forward_codes(taps.weight_rows(w), "fw", o, seed)
@@ -551,9 +527,7 @@ def hadamard_conv2d_backward(
     images, weight_parts = [], []
     for i, (gradient, codes) in enumerate(groups):
         accumulated, factors = input_product(gradient, wc, sw, o, seed, i * positions)
-        images += [
-            rescale(taps.fold(part, x.size(1)), *factors) for part in accumulated.split(max(positions, 1))
-        ]
+        images += [rescale(taps.fold(part, x.size(1)), *factors) for part in accumulated.split(max(positions, 1))]
         weight_parts.append(weight_product(gradient, codes, sx, o, seed, i * padded_rows))
     dx = torch.stack(images) if n else torch.zeros_like(x)
     dw = taps.weight_from_rows(sum_in_chunks(weight_parts, 8, taps.weight_rows(w)), w.shape)

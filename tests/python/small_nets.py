@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from quintil.nn import HadamardConv2d, HadamardLinear
+from torch import nn
 
 
 class OwnLinear(nn.Linear):

@@ -6,7 +6,6 @@ import argparse
 import re
 
 import pytest
-
 from quintil import HDQT
 from quintil.continual import HDQT_SEEDS, PRESETS, RunConfig, preset, scheme_label
 from quintil.continual.arguments import add_arguments, config_from, metric_help, notes
@@ -32,10 +31,7 @@ AUTHORS = (
 
 
 def test_commands_of_the_authors():
-    line = (
-        AUTHORS
-        + "-p benchmark -d -1 --dataset pamap -model icarl -net fcnet -init 2 -incre 2 -ms 200 -seed 01056"
-    )
+    line = AUTHORS + "-p benchmark -d -1 --dataset pamap -model icarl -net fcnet -init 2 -incre 2 -ms 200 -seed 01056"
     found = configured(line + " --fc_hid_dim 243 --in_dim 243 --lr 0.01 --epochs 100 --milestones 50 -j 8")
     want = BASE.replace(
         exp_name="benchmark", dataset="pamap2", seeds=(1056,), fc_hid_dim=243, in_dim=243, milestones=(50,), scheme=HDQT()
@@ -182,9 +178,7 @@ def test_configurations_refused(changes, error, message):
 
 
 def test_configurations_that_are_equal():
-    assert RunConfig("digits", seeds=[1, 2], milestones=[3]) == RunConfig(
-        "digits", seeds=(1, 2), milestones=(3,)
-    )
+    assert RunConfig("digits", seeds=[1, 2], milestones=[3]) == RunConfig("digits", seeds=(1, 2), milestones=(3,))
 
 
 def test_published_presets():
@@ -199,9 +193,7 @@ def test_published_presets():
         assert published.schedule(False) == (100, 0.01, (), 0.1, 2e-4)
         assert intended.schedule(False) == (100, 0.01, (50,), 0.1, 2e-4)
         assert (published.init_cls, published.increment, published.batch_size) == (2, 2, 128)
-    with pytest.raises(
-        ValueError, match="^preset: expected name to be one of digits, hdqt/cifar100, .*, got 'hdqt'$"
-    ):
+    with pytest.raises(ValueError, match="^preset: expected name to be one of digits, hdqt/cifar100, .*, got 'hdqt'$"):
         preset("hdqt")
     assert {name for name in PRESETS if name.startswith("hdqt/")} | {"digits"} == set(PRESETS)
 
@@ -218,6 +210,4 @@ def test_labels_tell_schemes_apart():
 
 
 def test_metric_formulas_are_in_the_help():
-    assert all(
-        f"  {name} " in metric_help() and formula in metric_help() for name, formula in FORMULAS.items()
-    )
+    assert all(f"  {name} " in metric_help() and formula in metric_help() for name, formula in FORMULAS.items())

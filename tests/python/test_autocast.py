@@ -1,17 +1,21 @@
 """Autocast on the CPU: every op on real numbers sees float32, so a region of bfloat16 changes nothing but the casts."""
 
 import pytest
+import quintil
 import torch
 from conftest import activations, assert_same, weights
-
-import quintil
 
 ops = torch.ops.quintil
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_inputs_are_cast_to_float32(dtype):
-    x, w, image, kernel = activations(8, 16).to(dtype), weights(4, 16), activations(2, 3, 5, 5).to(dtype), weights(4, 3, 3, 3)
+    x, w, image, kernel = (
+        activations(8, 16).to(dtype),
+        weights(4, 16),
+        activations(2, 3, 5, 5).to(dtype),
+        weights(4, 3, 3, 3),
+    )
     calls = [
         lambda x, image: ops.hadamard_linear(x, w, seed=3),
         lambda x, image: ops.hadamard_conv2d(image, kernel, None, [1, 1], [1, 1], [1, 1], seed=3),

@@ -17,7 +17,13 @@ TORCH = Path(importlib.util.find_spec("torch").submodule_search_locations[0])
 
 def run(*command: str | Path, **options: object) -> str:
     """Output of a command; its whole text is the message of the failure otherwise."""
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    done = subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
     assert done.returncode == 0, f"{command} returned {done.returncode}:\n{done.stdout}"
     return done.stdout
 
@@ -26,7 +32,17 @@ def run_consumer(folder: Path, *prefixes: Path | str) -> str:
     """Builds tests/cpp/consumer in `folder` with the given CMAKE_PREFIX_PATH and returns what the program prints."""
     prefix_path = ";".join(str(prefix) for prefix in prefixes)
     source = ROOT / "tests" / "cpp" / "consumer"
-    run("cmake", "-G", "Ninja", "-S", source, "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix_path}", "-DCMAKE_BUILD_TYPE=Debug")
+    run(
+        "cmake",
+        "-G",
+        "Ninja",
+        "-S",
+        source,
+        "-B",
+        folder,
+        f"-DCMAKE_PREFIX_PATH={prefix_path}",
+        "-DCMAKE_BUILD_TYPE=Debug",
+    )
     run("cmake", "--build", folder)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     return run(folder / "consumer", env=environment)
@@ -42,7 +58,11 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_install_holds_library_header_and_config_only(prefix: Path) -> None:
     files = {str(path.relative_to(prefix)) for path in prefix.rglob("*") if path.is_file()}
     config = ("quintilConfig.cmake", "quintilConfigVersion.cmake", "quintilTorch.cmake")
-    assert files == {"lib/libquintil.so", "include/quintil.h", *(f"share/cmake/quintil/{name}" for name in config)}
+    assert files == {
+        "lib/libquintil.so",
+        "include/quintil.h",
+        *(f"share/cmake/quintil/{name}" for name in config),
+    }
 
 
 def test_installed_files_name_no_folder_of_the_build(prefix: Path) -> None:
@@ -57,7 +77,9 @@ def test_a_stranger_builds_and_runs(prefix: Path, tmp_path: Path) -> None:
     assert run_consumer(tmp_path, prefix, TORCH / "share" / "cmake") == "ok\n"
 
 
-@pytest.mark.parametrize(("torch_version", "words"), [("2.12.0", "is built for torch"), (None, "expected CMAKE_PREFIX_PATH")])
+@pytest.mark.parametrize(
+    ("torch_version", "words"), [("2.12.0", "is built for torch"), (None, "expected CMAKE_PREFIX_PATH")]
+)
 def test_another_torch_is_refused(prefix: Path, tmp_path: Path, torch_version: str | None, words: str) -> None:
     """A torch of another minor version, and no torch at all, end the configuration with one sentence."""
     torch = tmp_path / "torch"
@@ -85,7 +107,12 @@ def test_a_build_may_hold_the_scalar_kernels_alone(tmp_path: Path) -> None:
         '#include <cstdio>\n#include "csrc/kernels/dispatch.h"\n'
         "int main() { for (const auto& name : quintil::kernels::runnable()) std::puts(name.c_str()); }\n"
     )
-    sources = [main, kernels / "dispatch.cpp", kernels / "cpu_features.cpp", *sorted(kernels.glob("scalar/*.cpp"))]
+    sources = [
+        main,
+        kernels / "dispatch.cpp",
+        kernels / "cpu_features.cpp",
+        *sorted(kernels.glob("scalar/*.cpp")),
+    ]
     run("g++", "-std=c++20", "-O0", "-I", ROOT, *sources, "-o", tmp_path / "main")
     environment = {key: value for key, value in os.environ.items() if key != "QUINTIL_ISA"}
     assert run(tmp_path / "main", env=environment) == "scalar\n"

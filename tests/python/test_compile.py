@@ -1,12 +1,11 @@
 """`torch.compile(fullgraph=True)` and `torch.export` of a conv+linear HDQT network with new seeds."""
 
 import pytest
+import quintil.functional as F
 import torch
 from conftest import assert_same
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
-
-import quintil.functional as F
 
 SEEDS = [5, 77, 0, 1, 2**62 - 1, 2**32, 3, 123456789, 2**40]
 

@@ -8,12 +8,11 @@ import json
 import pytest
 import torch
 from conftest import SCALAR, assert_same, same_bits
-from torch import nn
-
 from quintil import HDQT
 from quintil.continual import NearestMean, Observer, RunConfig, SeedSetup, find_learner, prepare, run
 from quintil.metrics import read_run
 from quintil.nn import SwappedLayer
+from torch import nn
 
 LEARNERS = {
     "finetune": {},
@@ -91,9 +90,7 @@ def check_memory(learner, task, record, source) -> None:
     per_class = learner.config.memory_size // task.last
     assert memory.counts == [min(per_class, 84)] * task.last and record["exemplars"] == len(memory)
     assert record["exemplar_bytes"] == len(memory) * 64 * 4
-    assert_same(
-        learner.nearest_mean.means, NearestMean(learner.features(memory.x), memory.y, task.last).means
-    )
+    assert_same(learner.nearest_mean.means, NearestMean(learner.features(memory.x), memory.y, task.last).means)
     assert_same(memory.x, source[memory.index])
     own = learner.predict(memory.x, head="nme")
     scores = learner.nearest_mean.scores(learner.features(memory.x))
@@ -187,17 +184,13 @@ def test_memory_policies(policy, size, counts, selection, tmp_path):
     result = read_run(path).seeds[0]
     assert [record["exemplars_per_class"] for record in result.tasks] == counts
     assert [record["exemplars"] for record in result.tasks] == [c * s for c, s in zip(counts, (5, 10, 12))]
-    replayed = [
-        int(row.split(",")[8]) for row in (path / "seed0" / "train_log.csv").read_text().splitlines()[1:]
-    ]
+    replayed = [int(row.split(",")[8]) for row in (path / "seed0" / "train_log.csv").read_text().splitlines()[1:]]
     assert replayed == [0, counts[0] * 5, counts[1] * 10]
 
 
 def test_order_seed_and_training_seed_are_separate(tmp_path):
     setups = {
-        (seed, order): prepare(config(tmp_path, order_seed=order), seed)
-        for seed in (1, 2)
-        for order in (None, 7)
+        (seed, order): prepare(config(tmp_path, order_seed=order), seed) for seed in (1, 2) for order in (None, 7)
     }
     orders = {key: setup.tasks.order for key, setup in setups.items()}
     assert orders[1, 7] == orders[2, 7] != orders[1, None] != orders[2, None]
@@ -236,9 +229,7 @@ class Images(Observer):
 
 def test_learners_by_name():
     assert find_learner("nocl") is find_learner("offline")
-    with pytest.raises(
-        ValueError, match="^find_learner: expected method to be one of finetune, icarl, .*, got 'bcd'$"
-    ):
+    with pytest.raises(ValueError, match="^find_learner: expected method to be one of finetune, icarl, .*, got 'bcd'$"):
         find_learner("bcd")
 
 
@@ -250,9 +241,7 @@ def test_single_task_learners_refuse_more(tmp_path):
 
 
 def test_diverging_training_stops(tmp_path):
-    with pytest.raises(
-        FloatingPointError, match="^train_epoch: expected a finite loss, got (nan|inf) \\(task 1, lr"
-    ):
+    with pytest.raises(FloatingPointError, match="^train_epoch: expected a finite loss, got (nan|inf) \\(task 1, lr"):
         run(config(tmp_path, "joint", lr=1e6, epochs=50))
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import quintil.data
 import torch
+from data_trees import cifar_parts, real_root
 from quintil.data import cifar100, images
 from quintil.data.safe_pickle import load_arrays
-
-from data_trees import cifar_parts, real_root
 
 COUNTS = {"train": 300, "test": 100}
 NAMES = [f"class{label:02d}" for label in range(100)]
@@ -31,11 +30,7 @@ def py2_pickle(content):
         out += py2_string(key.encode())
         if isinstance(value, np.ndarray):
             shape = b"".join(b"J" + struct.pack("<i", n) for n in value.shape)
-            out += (
-                b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
-                + py2_string(b"b")
-                + b"\x87R"
-            )
+            out += b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + py2_string(b"b") + b"\x87R"
             out += b"(K\x01" + shape + b"\x86" + b"cnumpy\ndtype\n(" + py2_string(b"u1") + b"K\x00K\x01tR"
             out += b"(K\x03" + py2_string(b"|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
             out += b"\x89" + py2_string(value.tobytes()) + b"tb"
@@ -190,9 +185,7 @@ GOOD = py2_pickle({"data": np.zeros((2, 3), dtype=np.uint8)})
     ],
 )
 def test_a_damaged_pickle_is_a_value_error(raw):
-    with pytest.raises(
-        ValueError, match="set: expected a pickled dict of plain values and uint8 arrays, got"
-    ):
+    with pytest.raises(ValueError, match="set: expected a pickled dict of plain values and uint8 arrays, got"):
         load_arrays("set", raw)
 
 
@@ -320,9 +313,7 @@ STD = torch.tensor([0.2675, 0.2565, 0.2761]).view(1, 3, 1, 1)
 
 
 def test_evaluation_only_normalises():
-    torch.testing.assert_close(
-        images.normalise_images(BATCH), (BATCH / 255 - MEAN) / STD, rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(images.normalise_images(BATCH), (BATCH / 255 - MEAN) / STD, rtol=1e-5, atol=1e-6)
 
 
 def test_crop_and_flip_against_a_loop():

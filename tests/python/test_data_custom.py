@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import quintil.data
 import torch
-
 from data_trees import rng
 
 X = rng(7).normal(size=(12, 5)).astype(np.float32)

@@ -11,10 +11,9 @@ import zipfile
 
 import pytest
 import quintil.data
+from data_trees import hapt_tree, rng
 from quintil.data import download, hapt
 from quintil.data.download import fetch, fetch_and_unpack, unpack_zip
-
-from data_trees import hapt_tree, rng
 
 CONTENT = rng().bytes(3_000_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -113,9 +112,7 @@ def test_a_part_that_is_whole_already(server, tmp_path):
 
 def test_a_part_that_is_longer_than_the_file(server, tmp_path):
     part_of(tmp_path / "set.bin").write_bytes(CONTENT + b"more")
-    with pytest.raises(
-        ConnectionError, match="expected to resume .*, got HTTP 416 .*delete .*set.bin.part and call"
-    ):
+    with pytest.raises(ConnectionError, match="expected to resume .*, got HTTP 416 .*delete .*set.bin.part and call"):
         fetch(server.url, tmp_path / "set.bin")
 
 
@@ -154,9 +151,7 @@ def test_no_network(server, tmp_path):
     url = server.url
     server.shutdown()
     server.server_close()
-    with pytest.raises(
-        ConnectionError, match="expected an answer from .*, got .*refused.* .the part so far is kept"
-    ):
+    with pytest.raises(ConnectionError, match="expected an answer from .*, got .*refused.* .the part so far is kept"):
         fetch(url, tmp_path / "set.bin")
 
 

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from data_trees import dsads_tree, real_root, rng
 from quintil.data import dsads
 from quintil.data.features import FEATURE_NAMES, magnitude, window_features
-
-from data_trees import dsads_tree, real_root, rng
 
 POSITIONS = slice(13, 18)
 
@@ -49,9 +48,7 @@ def assert_features_equal(got, expected, length, rtol):
     got, expected = np.atleast_2d(got), np.atleast_2d(expected)
     others = np.delete(np.arange(27), np.arange(27)[POSITIONS])
     np.testing.assert_allclose(got[:, others], expected[:, others], rtol=rtol, atol=rtol)
-    folded = [
-        np.sort(np.minimum(t[:, POSITIONS], length + 2 - t[:, POSITIONS]), axis=1) for t in (got, expected)
-    ]
+    folded = [np.sort(np.minimum(t[:, POSITIONS], length + 2 - t[:, POSITIONS]), axis=1) for t in (got, expected)]
     np.testing.assert_array_equal(*folded)
 
 
@@ -99,9 +96,7 @@ def test_features_equal_a_scalar_restatement(length):
 def test_a_constant_window_gives_finite_numbers(value):
     row = window_features(np.full(125, value))
     assert np.isfinite(row).all()
-    assert (
-        feature(row, "mode") == value and feature(row, "mean_crossings") == 0 and feature(row, "range") == 0
-    )
+    assert feature(row, "mode") == value and feature(row, "mean_crossings") == 0 and feature(row, "range") == 0
 
 
 def test_shapes_chunks_and_names():

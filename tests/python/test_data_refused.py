@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import quintil.data
-from quintil.data import dsads, pamap2
-
 from data_trees import dsads_tree, hapt_tree, pamap2_rows, rng, write_rows
+from quintil.data import dsads, pamap2
 
 
 def table(folder, **changes):
@@ -139,9 +138,7 @@ RAW = "RawData/acc_exp02_user02.txt"
             "hapt: expected finite features, got nan (row",
         ),
         (
-            lambda d: broken_hapt(
-                d, "Train/y_train.txt", lambda t: "13\n" + t.split("\n", 1)[1], official=True
-            ),
+            lambda d: broken_hapt(d, "Train/y_train.txt", lambda t: "13\n" + t.split("\n", 1)[1], official=True),
             "hapt: expected labels of [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], got [13]",
         ),
     ],
@@ -154,9 +151,7 @@ def test_publishers_files_that_are_refused(write, message, tmp_path, monkeypatch
 
 
 def test_an_incomplete_dsads_tree_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="dsads: expected 9120 segment files, got 152 .absent: .*s02.txt and others."
-    ):
+    with pytest.raises(ValueError, match="dsads: expected 9120 segment files, got 152 .absent: .*s02.txt and others."):
         quintil.data.load("dsads", dsads_tree(tmp_path))
 
 

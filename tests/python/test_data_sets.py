@@ -8,10 +8,9 @@ import pytest
 import quintil.data
 import scipy.io
 import torch
+from data_trees import dsads_tree, hapt_tree, pamap2_rows, pamap2_tree, real_root, rng, write_rows
 from quintil.data import cache, dsads, hapt, pamap2
 from quintil.data.windows import constant_runs, fill_gaps, sliding
-
-from data_trees import dsads_tree, hapt_tree, pamap2_rows, pamap2_tree, real_root, rng, write_rows
 
 
 @pytest.fixture
@@ -150,9 +149,7 @@ def test_hapt_takes_the_official_features_when_they_are_there(tmp_path):
     assert quintil.data.load("hapt_raw", root).x_train.shape[1] == 216
     dropped = quintil.data.load("hapt", root)
     assert not {7, 28} & set(dropped.subject_train.tolist()) and len(dropped.class_names) == 11
-    assert len(dropped.x_train) + len(dropped.x_test) == int(
-        (~np.isin(persons, (7, 28)) & (labels != 8)).sum()
-    )
+    assert len(dropped.x_train) + len(dropped.x_test) == int((~np.isin(persons, (7, 28)) & (labels != 8)).sum())
 
 
 # --- PAMAP2 -------------------------------------------------------------------

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import quintil.data
 import torch
+from data_trees import rng
 from quintil.data.normalise import default_normalisation, normalise
 from quintil.data.registry import check, dataset
 from quintil.data.splits import split_persons, stratified
-
-from data_trees import rng
 
 SEEDS = (42467, 88801, 91280, 1056, 27534)
 

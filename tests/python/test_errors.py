@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import quintil  # noqa: F401  (registers torch.ops.quintil)
 import torch
 from conftest import PACKAGE_ROOT
-
-import quintil  # noqa: F401  (registers torch.ops.quintil)
 
 ops = torch.ops.quintil
 
@@ -210,9 +209,7 @@ def test_torch_func_transforms_raise(name, transform):
         "jacrev": lambda: torch.func.jacrev(call)(x),
         "vmap of grad": lambda: torch.func.vmap(torch.func.grad(total))(torch.stack([x, x])),
     }
-    with pytest.raises(
-        RuntimeError, match="cannot use C\\+\\+ torch::autograd::Function with functorch transforms"
-    ):
+    with pytest.raises(RuntimeError, match="cannot use C\\+\\+ torch::autograd::Function with functorch transforms"):
         use[transform]()
 
 

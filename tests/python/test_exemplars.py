@@ -8,9 +8,8 @@ import re
 import pytest
 import torch
 from conftest import assert_same
-from torch import Tensor
-
 from quintil.continual import ExemplarMemory, NearestMean, herding, normalise_rows
+from torch import Tensor
 
 
 def naive_herding(rows: Tensor, count: int) -> list[int]:

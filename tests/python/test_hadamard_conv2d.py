@@ -4,11 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
-from conftest import SCALAR, activations, assert_same, weights
-
 import quintil.functional as F
 import reference
+import torch
+from conftest import SCALAR, activations, assert_same, weights
 from reference import Options
 
 op = torch.ops.quintil.hadamard_conv2d
@@ -190,8 +189,7 @@ def test_functional_takes_single_numbers():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types_are_cast(dtype):
     x, w, bias, g = (
-        t.to(dtype)
-        for t in (activations(2, 3, 5, 5), weights(4, 3, 3, 3), torch.randn(4), torch.randn(2, 4, 3, 3))
+        t.to(dtype) for t in (activations(2, 3, 5, 5), weights(4, 3, 3, 3), torch.randn(4), torch.randn(2, 4, 3, 3))
     )
     y, _, got = gradients(x, w, bias, g, (1, 1), (0, 0), Options(), 2)
     x, w, bias, g = (t.float() for t in (x, w, bias, g))

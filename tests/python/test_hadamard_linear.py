@@ -4,11 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
-from conftest import SCALAR, activations, assert_same, weights
-
 import quintil.functional as F
 import reference
+import torch
+from conftest import SCALAR, activations, assert_same, weights
 from reference import Options
 
 op = torch.ops.quintil.hadamard_linear
@@ -189,9 +188,7 @@ def test_strides_do_not_matter():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types_are_cast(dtype):
-    x, w, bias, g = (
-        t.to(dtype) for t in (activations(10, 20), weights(6, 20), torch.randn(6), torch.randn(10, 6))
-    )
+    x, w, bias, g = (t.to(dtype) for t in (activations(10, 20), weights(6, 20), torch.randn(6), torch.randn(10, 6)))
     y, got = gradients(x, w, bias, g, Options(), 2)
     assert y.dtype == dtype and all(t.dtype == dtype for t in got)
     x, w, bias, g = (t.float() for t in (x, w, bias, g))
@@ -258,9 +255,7 @@ def test_forward_is_deterministic_and_needs_no_seed():
     x.requires_grad_()
     assert_same(op(x, w), op(x, w, seed=1))
     (dx,) = torch.autograd.grad(op(x, w, stochastic="").sum(), x)  # no stochastic site: no seed needed
-    assert_same(
-        dx, reference.hadamard_linear_backward(x.detach(), w, torch.ones(8, 4), Options(stochastic=""))[0]
-    )
+    assert_same(dx, reference.hadamard_linear_backward(x.detach(), w, torch.ones(8, 4), Options(stochastic=""))[0])
 
 
 def test_not_twice_differentiable():
@@ -311,8 +306,6 @@ def test_one_row_of_options_in_float64_reference():
     """The reference itself: with every quantiser the identity, its formulas are the exact gradients (T4)."""
     x, w, g = (torch.randn(s, dtype=torch.float64) for s in ((13, 21), (10, 21), (13, 10)))
     for mode in ("divisor", "binary", "padded", "none"):
-        dx, dw, db = reference.hadamard_linear_backward(
-            x, w, g, replace(Options(), exact=True, hadamard=mode)
-        )
+        dx, dw, db = reference.hadamard_linear_backward(x, w, g, replace(Options(), exact=True, hadamard=mode))
         for got, exact in ((dx, g @ w), (dw, g.t() @ x), (db, g.sum(0))):
             assert torch.allclose(got, exact, atol=1e-5)

@@ -1,14 +1,13 @@
 """`hadamard_transform` against dense matrices (integers) and the butterfly order of N7 (floats), exactly."""
 
 import pytest
+import quintil.functional as F
+import reference
 import scipy.linalg
 import torch
 from conftest import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
-
-import quintil.functional as F
-import reference
 
 op = torch.ops.quintil.hadamard_transform
 MODES = ["divisor", "binary", "padded", "none"]
@@ -89,9 +88,7 @@ def test_matrix_is_sylvester_and_its_own_inverse(n):
     assert_same(op(op(x, hadamard="divisor"), hadamard="divisor"), n * x.int())
 
 
-@pytest.mark.parametrize(
-    "p, code", [(4096, 7), (4096, -7), (2048, 15), (256, 127), (8192, 127), (8192, -128)]
-)
+@pytest.mark.parametrize("p, code", [(4096, 7), (4096, -7), (2048, 15), (256, 127), (8192, 127), (8192, -128)])
 def test_extreme_codes_do_not_overflow(p, code):
     dtype = torch.uint8 if code == 15 else torch.int8
     x = torch.full((2, p), code, dtype=dtype)

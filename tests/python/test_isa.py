@@ -6,10 +6,9 @@ Run as a program (`test_isa.py OUT.pt`), this file writes the results of all ops
 import sys
 
 import pytest
-import torch
-
 import quintil
 import quintil.functional as F
+import torch
 
 ops = torch.ops.quintil
 ALL_SITES = "fw,fa,b1w,b1g,b2a,b2g"
@@ -86,9 +85,7 @@ def products():
                                 accumulate=accumulate,
                                 overflow=overflow,
                             )
-                    yield ops.tile_saturation(
-                        a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits
-                    )
+                    yield ops.tile_saturation(a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits)
 
 
 def layers():

@@ -86,7 +86,11 @@ BREACHES = [
     ("D8", "python/quintil/nn/hdqt.py", "from torch.utils import cpp_extension\n"),
     ("D8", "scripts/train.py", "from quintil._library import active_isa\n"),
     ("D8", "scripts/train.py", "import quintil\nquintil.nn._swap.registry()\n"),
-    ("D10", "csrc/ops/quantize.cpp", 'TORCH_LIBRARY_IMPL(quintil, CPU, m) {\n  m.impl("quantize", &cpu);\n}\n'),
+    (
+        "D10",
+        "csrc/ops/quantize.cpp",
+        'TORCH_LIBRARY_IMPL(quintil, CPU, m) {\n  m.impl("quantize", &cpu);\n}\n',
+    ),
 ]
 
 
@@ -134,8 +138,14 @@ def compiled(tmp_path: Path, code: str) -> Path:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("inline int twice(int x) { return 2 * x; }\nint f(int x) { return twice(x); }\n", "weak symbol twice(int)"),
-        ("template <int N> int add(int x) { return x + N; }\nint f(int x) { return add<3>(x); }\n", "weak symbol int add"),
+        (
+            "inline int twice(int x) { return 2 * x; }\nint f(int x) { return twice(x); }\n",
+            "weak symbol twice(int)",
+        ),
+        (
+            "template <int N> int add(int x) { return x + N; }\nint f(int x) { return add<3>(x); }\n",
+            "weak symbol int add",
+        ),
         ("int seed();\nint value = seed();\n", "static initialiser"),
     ],
 )
@@ -187,7 +197,10 @@ def test_an_empty_build_folder_is_no_pass(tmp_path: Path) -> None:
     [
         ("", 0),
         ('<skipped message="this CPU lacks the instruction set amx"/>', 0),
-        ('<skipped message="SKIP_RETURN_CODE=77"/><system-out>skipped: this CPU lacks the instruction set amx</system-out>', 0),
+        (
+            '<skipped message="SKIP_RETURN_CODE=77"/><system-out>skipped: this CPU lacks the instruction set amx</system-out>',
+            0,
+        ),
         ('<skipped message="SKIP_RETURN_CODE=77"/><system-out>no data</system-out>', 1),
         ('<skipped type="pytest.skip" message="no network"/>', 1),
         ('<skipped type="pytest.xfail" message=""/>', 1),

@@ -7,9 +7,8 @@ import re
 
 import pytest
 import torch
-from torch import Tensor
-
 from quintil.continual import RunConfig, icarl_bce_loss, kd_loss, new_class_loss, prepare
+from torch import Tensor
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -60,12 +59,8 @@ def test_kd_sums_over_classes_and_averages_over_the_batch():
     rows = [kd_loss(student[i : i + 1], teacher[i : i + 1]).item() for i in range(4)]
     assert once.item() == pytest.approx(sum(rows) / 4)
     uniform = torch.zeros(2, 8).double()
-    assert kd_loss(uniform, uniform).item() == pytest.approx(
-        math.log(8)
-    )  # a mean over classes would give an eighth
-    with pytest.raises(
-        ValueError, match=re.escape("expected teacher of the shape of student, got [4, 5] and [4, 6]")
-    ):
+    assert kd_loss(uniform, uniform).item() == pytest.approx(math.log(8))  # a mean over classes would give an eighth
+    with pytest.raises(ValueError, match=re.escape("expected teacher of the shape of student, got [4, 5] and [4, 6]")):
         kd_loss(student, teacher[:, :5])
 
 
@@ -99,9 +94,7 @@ def test_icarl_bce_is_the_formula():
     assert icarl_bce_loss(logits, labels, teacher).item() == pytest.approx(by_hand(teacher))
 
 
-def parts(
-    method: str, *, known: int, teacher: Tensor | None, **options
-) -> tuple[dict[str, float], Tensor, Tensor]:
+def parts(method: str, *, known: int, teacher: Tensor | None, **options) -> tuple[dict[str, float], Tensor, Tensor]:
     """Loss terms of a learner on fixed float64 logits of 6 seen classes."""
     learner = prepare(RunConfig("synthetic", method, increment=3, **options), 0).learner
     learner.known, learner.seen = known, 6

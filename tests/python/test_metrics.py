@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
-
 from quintil import metrics
 from quintil.metrics import Estimate, estimate, paired_difference, task_metrics
 
@@ -100,9 +99,7 @@ def test_tables():
     nan = math.nan
     np.testing.assert_allclose(a, [[90, nan, nan], [95, 80, nan], [75, 82, 85]])
     classes = metrics.class_accuracy_matrix(counts)
-    np.testing.assert_allclose(
-        classes, [[90, 90, nan, nan, nan], [95, 95, 80, 80, nan], [75, 75, 82, 82, 85]]
-    )
+    np.testing.assert_allclose(classes, [[90, 90, nan, nan, nan], [95, 95, 80, 80, nan], [75, 75, 82, 82, 85]])
     assert metrics.forgetting_chaudhry(a) == pytest.approx(9.0)
 
 
@@ -115,12 +112,8 @@ def test_hdqt_forgetting_and_its_rounding():
     thirds = [np.array([[2, 1], [0, 3]]), np.array([[1, 1, 1, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 3]])]
     classes = metrics.class_accuracy_matrix(thirds)
     assert metrics.forgetting_class_best(classes) == pytest.approx(100 / 3 / 4)  # 8.3333
-    assert metrics.forgetting_class_best(classes, hdqt_rounding=True) == pytest.approx(
-        8.34
-    )  # (66.67 - 33.33) / 4
-    assert task_metrics(thirds, [2, 2], hdqt_rounding=True)["forgetting_class_best_old"] == pytest.approx(
-        100 / 6
-    )
+    assert metrics.forgetting_class_best(classes, hdqt_rounding=True) == pytest.approx(8.34)  # (66.67 - 33.33) / 4
+    assert task_metrics(thirds, [2, 2], hdqt_rounding=True)["forgetting_class_best_old"] == pytest.approx(100 / 6)
 
 
 def test_recency_bias():
@@ -138,13 +131,9 @@ def test_macro_f1():
         counts = metrics.confusion_counts(true, predicted, 5)
         want = 100 * sklearn.metrics.f1_score(true, predicted, average="macro")
         assert metrics.macro_f1(counts) == pytest.approx(want)
-    never_hit = np.array(
-        [[3, 0, 0], [2, 0, 0], [0, 0, 4]]
-    )  # class 1 is always taken for class 0: F1 = 0, counted
+    never_hit = np.array([[3, 0, 0], [2, 0, 0], [0, 0, 4]])  # class 1 is always taken for class 0: F1 = 0, counted
     assert metrics.macro_f1(never_hit) == pytest.approx((75 + 0 + 100) / 3)
-    only_predicted = np.array(
-        [[2, 1, 0], [0, 0, 0], [0, 0, 4]]
-    )  # class 1 has no sample, but is predicted once
+    only_predicted = np.array([[2, 1, 0], [0, 0, 0], [0, 0, 4]])  # class 1 has no sample, but is predicted once
     assert metrics.macro_f1(only_predicted) == pytest.approx((80 + 0 + 100) / 3)
     assert math.isnan(metrics.class_accuracy(only_predicted)[1])
 
@@ -231,22 +220,16 @@ def test_differences_are_paired_by_seed():
     ours, theirs = {3: 70.0, 1: 50.0, 2: 60.0}, {1: 51.0, 2: 61.5, 3: 70.5}
     found = paired_difference(ours, theirs)
     assert found == estimate([-1.0, -1.5, -0.5])
-    assert (found.mean, found.std) == pytest.approx(
-        (-1.0, 0.5)
-    )  # the spread of the gaps, not of the accuracies
+    assert (found.mean, found.std) == pytest.approx((-1.0, 0.5))  # the spread of the gaps, not of the accuracies
 
 
 def test_reading_a_damaged_run(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="^read_run: expected seed folders with a config.json, got none"
-    ):
+    with pytest.raises(FileNotFoundError, match="^read_run: expected seed folders with a config.json, got none"):
         metrics.read_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="^read_seed: expected the file config.json, got nothing"):
         metrics.read_seed(tmp_path / "seed0")
     (tmp_path / "seed0").mkdir()
     (tmp_path / "seed0" / "config.json").write_text(json.dumps({"seed": 0}))
     (tmp_path / "seed0" / "metrics.jsonl").write_text('{"task": 1}\n{"task": 2')
-    with pytest.raises(
-        ValueError, match="^read_seed: expected metrics.jsonl to be JSON, got .*metrics.jsonl, line 2"
-    ):
+    with pytest.raises(ValueError, match="^read_seed: expected metrics.jsonl to be JSON, got .*metrics.jsonl, line 2"):
         metrics.read_run(tmp_path)

@@ -6,14 +6,13 @@ import math
 import re
 
 import pytest
+import quintil
 import torch
 from conftest import same_bits
-from torch import nn
-
-import quintil
 from quintil import HDQT
 from quintil.models import CifarResNet, FCNet, IncrementalNet, resnet20, resnet32
 from quintil.nn import HadamardLinear
+from torch import nn
 
 
 def parameters(model: nn.Module) -> int:
@@ -51,9 +50,7 @@ def test_shortcut_has_no_parameters():
     nn.init.zeros_(block.bn2.weight)
     x = torch.rand(2, 16, 8, 8)
     y = block(x)
-    assert (
-        same_bits(y[:, :16], nn.functional.avg_pool2d(x, 1, stride=2)) and torch.count_nonzero(y[:, 16:]) == 0
-    )
+    assert same_bits(y[:, :16], nn.functional.avg_pool2d(x, 1, stride=2)) and torch.count_nonzero(y[:, 16:]) == 0
 
 
 @pytest.mark.parametrize(

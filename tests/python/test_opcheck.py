@@ -1,10 +1,9 @@
 """`torch.library.opcheck` on every public op: schema, autograd registration, Meta functions, AOT dispatch."""
 
 import pytest
+import quintil
 import torch
 from conftest import activations, weights
-
-import quintil
 
 ops = torch.ops.quintil
 ALL_SITES = "fw,fa,b1w,b1g,b2a,b2g"
@@ -112,9 +111,7 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name, i", [(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))]
-)
+@pytest.mark.parametrize("name, i", [(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))])
 def test_opcheck(name, i):
     args, kwargs = SAMPLES[name][i]()
     torch.library.opcheck(getattr(ops, name).default, args, kwargs)
@@ -133,7 +130,5 @@ def test_meta_agrees_with_cpu(name):
         to_meta = lambda v: v.to("meta") if isinstance(v, torch.Tensor) else v  # noqa: E731
         real = getattr(ops, name)(*args, **kwargs)
         meta = getattr(ops, name)(*map(to_meta, args), **{k: to_meta(v) for k, v in kwargs.items()})
-        for a, b in zip(
-            real if isinstance(real, tuple) else (real,), meta if isinstance(meta, tuple) else (meta,)
-        ):
+        for a, b in zip(real if isinstance(real, tuple) else (real,), meta if isinstance(meta, tuple) else (meta,)):
             assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride()), name

@@ -1,10 +1,9 @@
 """The numbers of hdqt.md section 6 (T4-T11), from the ops, each with the band in which it was measured."""
 
 import pytest
+import reference
 import torch
 from conftest import SCALAR, assert_same, weights
-
-import reference
 
 linear, mm = torch.ops.quintil.hadamard_linear, torch.ops.quintil.tiled_int_mm
 UNLIMITED = dict(accumulator_bits=32, tile_size=0, backward_tile_size=0)
@@ -60,12 +59,12 @@ def test_t6_weight_gradient_is_unbiased():
 )
 def test_t10_long_blocks_over_unsigned_codes(rows, unsigned, signed):
     """The plain-sum row of one block over non-negative codes sets the step; signed codes have no such row."""
-    assert mean(
-        weight_gradient_error(rows, False, s, hadamard="divisor") for s in range(DRAWS)
-    ) == pytest.approx(unsigned, rel=0.1)
-    assert mean(
-        weight_gradient_error(rows, True, s, hadamard="divisor") for s in range(DRAWS)
-    ) == pytest.approx(signed, rel=0.1)
+    assert mean(weight_gradient_error(rows, False, s, hadamard="divisor") for s in range(DRAWS)) == pytest.approx(
+        unsigned, rel=0.1
+    )
+    assert mean(weight_gradient_error(rows, True, s, hadamard="divisor") for s in range(DRAWS)) == pytest.approx(
+        signed, rel=0.1
+    )
 
 
 def test_blocks_of_64_keep_that_error_low():
@@ -109,9 +108,7 @@ def test_t8_saturated_tiles(k, signed, tile, saturated, error):
         a, _ = torch.ops.quintil.quantize(x if signed else x.relu(), 4, signed=signed, range_fraction=0.975)
         b, _ = torch.ops.quintil.quantize(w, 4, range_fraction=0.975)
         tiles = -(-k // tile) if tile else 1
-        shares.append(
-            100 * int(torch.ops.quintil.tile_saturation(a, b.t(), tile_size=tile)) / (rows * outputs * tiles)
-        )
+        shares.append(100 * int(torch.ops.quintil.tile_saturation(a, b.t(), tile_size=tile)) / (rows * outputs * tiles))
         errors.append(100 * relative_error(mm(a, b.t(), tile_size=tile), mm(a, b.t(), accumulator_bits=32)))
         if tile == 32:
             assert int(torch.ops.quintil.tile_saturation(a, b.t(), tile_size=32, accumulator_bits=10)) == 0

@@ -1,13 +1,12 @@
 """Two codes per byte: every pair, odd lengths, every layout."""
 
 import pytest
+import quintil.functional as F
+import reference
 import torch
 from conftest import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
-
-import quintil.functional as F
-import reference
 
 pack, unpack = torch.ops.quintil.pack_int4, torch.ops.quintil.unpack_int4
 

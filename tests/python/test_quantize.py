@@ -3,13 +3,12 @@
 import math
 
 import pytest
+import quintil.functional as F
+import reference
 import torch
 from conftest import SCALAR, assert_same
 from hypothesis import given
 from hypothesis import strategies as st
-
-import quintil.functional as F
-import reference
 
 op = torch.ops.quintil.quantize
 SHAPES = [(1,), (7,), (1, 1), (3, 129), (5, 300), (2, 3, 17), (2, 3, 4, 5), (64, 64)]
@@ -86,9 +85,7 @@ def test_given_scale_per_tensor_and_per_row():
         check(x, 4, scale=scale, seed=9)
         codes, same = op(x, 4, scale=scale)
         assert_same(same, scale)
-        assert_same(
-            torch.ops.quintil.dequantize(codes, same), reference.dequantize(codes, scale), "dequantize"
-        )
+        assert_same(torch.ops.quintil.dequantize(codes, same), reference.dequantize(codes, scale), "dequantize")
 
 
 def test_no_code_beyond_range_for_a_million_maxima_t5():
@@ -123,9 +120,7 @@ def test_strides_do_not_matter():
         torch.randn(1, 1).expand(4, 9),
     ):
         for seed in (None, 5):
-            got, want = op(view, 4, seed=seed), op(
-                view.clone(memory_format=torch.contiguous_format), 4, seed=seed
-            )
+            got, want = op(view, 4, seed=seed), op(view.clone(memory_format=torch.contiguous_format), 4, seed=seed)
             assert_same(got[0], want[0])
             assert_same(got[1], want[1])
 
@@ -166,9 +161,7 @@ def test_not_differentiable():
     assert not codes.requires_grad and not scale.requires_grad
 
 
-@given(
-    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40), st.integers(2, 8), st.integers(-20, 20)
-)
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40), st.integers(2, 8), st.integers(-20, 20))
 def test_properties(values, bits, power):
     """Half a step of error inside the range; a power of two in x moves only the scale (T7)."""
     x = torch.tensor(values, dtype=torch.float32)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from quintil import report
 from quintil.metrics import read_run
 
@@ -18,9 +17,7 @@ SETTING = dict(
 CURVES = ("acc", "forgetting_class_best_old", "forgetting_chaudhry")
 
 
-def write_run(
-    path: Path, label: str, last: dict[int, float], heads=("cnn", "nme"), order=None, **changes
-) -> Path:
+def write_run(path: Path, label: str, last: dict[int, float], heads=("cnn", "nme"), order=None, **changes) -> Path:
     """A run whose last accuracy per seed is given: the curve falls to it from 100, the nearest mean is 2 better."""
     config = {
         **SETTING,
@@ -39,9 +36,7 @@ def write_run(
             subjects_train=None,
             subjects_test=None,
         )
-        (folder / "config.json").write_text(
-            json.dumps({**config, **own, "checksums": {"x": "0"}, "version": "1"})
-        )
+        (folder / "config.json").write_text(json.dumps({**config, **own, "checksums": {"x": "0"}, "version": "1"}))
         records, summary = [], {"seed": seed}
         for head in heads:
             final = value + 2 * (head == "nme")
@@ -60,9 +55,7 @@ def write_run(
 @pytest.fixture
 def pair(tmp_path):
     plain = write_run(tmp_path / "toy_icarl_B2_Inc2", "float32", {1: 80.0, 2: 84.0, 3: 88.0})
-    ours = write_run(
-        tmp_path / "toy_icarl_B2_Inc2_hdqt_w4a4acc8", "hdqt_w4a4acc8", {1: 79.0, 2: 82.5, 3: 87.5}
-    )
+    ours = write_run(tmp_path / "toy_icarl_B2_Inc2_hdqt_w4a4acc8", "hdqt_w4a4acc8", {1: 79.0, 2: 82.5, 3: 87.5})
     return [plain, ours]
 
 
@@ -113,9 +106,7 @@ def test_pictures(pair, tmp_path):
     sizes = images(tmp_path / "out")
     assert sizes == {f"toy_icarl_B2_Inc2_{name}.png": (1560, 600) for name in CURVES}
     assert all(f"]({name})" in page.read_text() for name in sizes)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        [*sizes, "report.json", "report.md"]
-    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*sizes, "report.json", "report.md"])
 
 
 def test_twice_the_same_bytes(pair, tmp_path):
@@ -186,9 +177,7 @@ def test_unfinished_seeds_are_named_and_not_counted(pair, tmp_path):
 def test_refused(tmp_path):
     with pytest.raises(ValueError, match="^write_report: expected at least one run directory, got none$"):
         report.write_report([], tmp_path)
-    with pytest.raises(
-        FileNotFoundError, match="^read_run: expected seed folders with a config.json, got none"
-    ):
+    with pytest.raises(FileNotFoundError, match="^read_run: expected seed folders with a config.json, got none"):
         report.write_report([tmp_path], tmp_path)
 
 

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import reference
 import torch
 from conftest import SCALAR, assert_same
-
-import reference
 
 op = torch.ops.quintil.quantize
 ROWS, COLUMNS = (1000, 1024) if SCALAR else (2000, 1024)
@@ -94,9 +93,7 @@ def test_every_row_bit_and_column_matter():
         codes = draws(seed, 5000, 33)
         r = reference.random_bits(seed, 0, np.arange(5000)[:, None], np.arange(33)[None, :])
         assert_same(codes, torch.from_numpy((r + 0.5 < 32768).astype(np.int64)))
-    far = reference.random_bits(
-        1, 0, np.array([[0], [1 << 32], [1 << 63]], dtype=np.uint64), np.arange(64)[None, :]
-    )
+    far = reference.random_bits(1, 0, np.array([[0], [1 << 32], [1 << 63]], dtype=np.uint64), np.arange(64)[None, :])
     assert (far[0] != far[1]).any() and (far[0] != far[2]).any()
 
 
@@ -162,8 +159,6 @@ def test_resolution_of_the_backward_sites(site, levels):
     leaf_w = w.clone().requires_grad_()
     y = torch.ops.quintil.hadamard_linear(leaf_x, leaf_w, seed=seed, **options)
     dx, dw = torch.autograd.grad(y, (leaf_x, leaf_w), upstream)
-    want = reference.hadamard_linear_backward(
-        leaf_x.detach(), w, upstream, reference.Options(**options), seed
-    )
+    want = reference.hadamard_linear_backward(leaf_x.detach(), w, upstream, reference.Options(**options), seed)
     assert_same(dx, want[0])
     assert_same(dw, want[1])

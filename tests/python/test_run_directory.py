@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_python
-
 from quintil import HDQT, metrics
 from quintil.continual import Observer, RunConfig, aggregate, run
 
-BASE = RunConfig(
-    "synthetic", increment=5, memory_size=60, epochs=2, lr=0.05, batch_size=32, fc_hid_dim=48, threads=1
-)
+BASE = RunConfig("synthetic", increment=5, memory_size=60, epochs=2, lr=0.05, batch_size=32, fc_hid_dim=48, threads=1)
 DETERMINISTIC = (
     "config.json",
     "metrics.jsonl",
@@ -34,9 +31,7 @@ VARIANTS = [  # method, scheme, threads
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for pattern in DETERMINISTIC for path in sorted(folder.glob(pattern))
-    }
+    return {path.name: path.read_bytes() for pattern in DETERMINISTIC for path in sorted(folder.glob(pattern))}
 
 
 def lines(path: Path) -> list[dict]:
@@ -72,16 +67,11 @@ def test_files(tmp_path):
             assert stored == pytest.approx(found, abs=1e-6, nan_ok=True)
             assert record[f"acc_{head}"] == record[head]["acc"]
         rows = [line.split(",") for line in (seed / f"acc_matrix_{head}.csv").read_text().splitlines()]
-        assert (
-            rows[0] == ["after_task", "task_1", "task_2", "task_3"] and [len(row) for row in rows] == [4] * 4
-        )
+        assert rows[0] == ["after_task", "task_1", "task_2", "task_3"] and [len(row) for row in rows] == [4] * 4
         matrix = [[math.nan if cell == "" else float(cell) for cell in row[1:]] for row in rows[1:]]
         np.testing.assert_allclose(matrix, metrics.accuracy_matrix(history, [5, 5, 2]), atol=1e-6)
     summary = json.loads((seed / "summary.json").read_text())
-    assert (
-        summary["last_acc_cnn"] == records[-1]["acc_cnn"]
-        and summary["last_acc_nme"] == records[-1]["acc_nme"]
-    )
+    assert summary["last_acc_cnn"] == records[-1]["acc_cnn"] and summary["last_acc_nme"] == records[-1]["acc_nme"]
     log = (seed / "train_log.csv").read_text().splitlines()
     assert len(log) == 1 + 3 * 2 and float(log[-1].split(",")[-1]) == records[-1]["acc_cnn"]
 
@@ -110,9 +100,7 @@ def test_equal_bytes_from_another_process(tmp_path):
 
 
 def test_testing_more_often_changes_nothing(tmp_path):
-    paths = [
-        run(BASE.replace(scheme=HDQT(), results_dir=str(tmp_path / str(k)), eval_every=k)) for k in (0, 1)
-    ]
+    paths = [run(BASE.replace(scheme=HDQT(), results_dir=str(tmp_path / str(k)), eval_every=k)) for k in (0, 1)]
     assert len({(path / "seed0" / "metrics.jsonl").read_bytes() for path in paths}) == 1
 
 
@@ -217,13 +205,9 @@ def test_aggregate(tmp_path):
         assert found["mean"] == pytest.approx(np.mean(values), abs=1e-5) and found["n"] == 3
         assert found["std"] == pytest.approx(np.std(values, ddof=1), abs=1e-5)
         half = 4.302653 * found["std"] / math.sqrt(3)
-        assert (found["low"], found["high"]) == pytest.approx(
-            (found["mean"] - half, found["mean"] + half), abs=1e-4
-        )
+        assert (found["low"], found["high"]) == pytest.approx((found["mean"] - half, found["mean"] + half), abs=1e-4)
     curves = [[r["acc_nme"] for r in lines(path / f"seed{k}" / "metrics.jsonl")] for k in range(3)]
-    assert [point["mean"] for point in content["curves"]["acc_nme"]] == pytest.approx(
-        np.mean(curves, 0), abs=1e-5
-    )
+    assert [point["mean"] for point in content["curves"]["acc_nme"]] == pytest.approx(np.mean(curves, 0), abs=1e-5)
     table = (path / "aggregate.csv").read_text().splitlines()
     assert table[0] == "name,mean,std,n,low,high" and len(table) == 1 + len(content["summary"])
     row = next(line for line in table if line.startswith("last_acc_cnn,")).split(",")

@@ -6,7 +6,6 @@ import json
 import numpy
 import pytest
 import torch
-
 from quintil import HDQT
 from quintil.schemes import Scheme
 
@@ -53,9 +52,7 @@ def test_fields_and_defaults():
     assert HDQT(5, 10).accumulator_bits == 10
 
 
-@pytest.mark.parametrize(
-    "op, options", [("hadamard_linear", "linear_options"), ("hadamard_conv2d", "conv2d_options")]
-)
+@pytest.mark.parametrize("op, options", [("hadamard_linear", "linear_options"), ("hadamard_conv2d", "conv2d_options")])
 def test_options_are_the_keywords_of_the_schema_in_its_order(op, options):
     arguments = [a for a in getattr(torch.ops.quintil, op).default._schema.arguments if a.kwarg_only]
     assert [*getattr(HDQT(), options)()] == [a.name for a in arguments if a.name != "seed"]

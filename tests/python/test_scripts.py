@@ -15,7 +15,6 @@ import pytest
 from conftest import PACKAGE_ROOT, run_python
 from data_trees import hapt_tree
 from PIL import Image
-
 from quintil.continual import RunConfig, demo
 from quintil.continual.arguments import add_arguments
 from quintil.continual.train import train
@@ -56,9 +55,7 @@ def test_help(tmp_path):
 def test_sensor_run_on_the_publishers_files(tmp_path):
     """A small copy of HAPT's files: float32 and HDQT, the table with their paired difference, a repetition."""
     hapt_tree(tmp_path / "data")
-    options = (
-        "--dataset hapt_raw --data_root data --epochs 2 --seed 1 2 --threads 1 --init_cls 4 --increment 4"
-    )
+    options = "--dataset hapt_raw --data_root data --epochs 2 --seed 1 2 --threads 1 --init_cls 4 --increment 4"
     status, output, errors = finished(start(HAR, *options.split(), folder=tmp_path))
     assert (status, errors) == (0, "")
     assert "plan  hapt_raw, icarl (cross-entropy + distillation (CE + KD)), float32" in output
@@ -146,9 +143,7 @@ def test_interrupt(tmp_path):
     ]
     assert "summary.json" not in names and not any(name.endswith(".tmp") for name in names)
     status, output, errors = finished(start(HAR, *"--smoke --quant hdqt".split(), folder=tmp_path))
-    assert (
-        status == 2 and "got epochs = 400 instead of 3" in errors
-    )  # the folder belongs to the other setting
+    assert status == 2 and "got epochs = 400 instead of 3" in errors  # the folder belongs to the other setting
 
 
 def test_demo(tmp_path, monkeypatch, capsys):

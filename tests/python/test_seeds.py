@@ -1,11 +1,10 @@
 """Where random bits come from: one seed per call, drawn from PyTorch's generator at the outermost layer."""
 
 import pytest
+import quintil.functional as F
 import torch
 from conftest import activations, assert_same, weights
 from torch.utils.checkpoint import checkpoint
-
-import quintil.functional as F
 
 SEEDS = [0, 1, 2, 2**32, 2**62 - 1]
 
@@ -17,9 +16,9 @@ def linear_gradient(seed=None, **options):
 
 
 def conv_gradient(seed=None, **options):
-    x, w = torch.linspace(-1, 1, 108).reshape(2, 6, 3, 3).requires_grad_(), torch.linspace(
-        -1, 1, 270
-    ).reshape(5, 6, 3, 3)
+    x, w = torch.linspace(-1, 1, 108).reshape(2, 6, 3, 3).requires_grad_(), torch.linspace(-1, 1, 270).reshape(
+        5, 6, 3, 3
+    )
     y = F.hadamard_conv2d(x, w, padding=1, seed=seed, **options)
     return torch.autograd.grad(y, x, torch.linspace(-2, 3, 90).reshape(2, 5, 3, 3))[0]
 
@@ -41,9 +40,7 @@ def test_generator_and_seed_arguments(gradient):
     assert_same(gradient(generator=torch.Generator().manual_seed(3)), drawn)
     seed = int(torch.randint(0, 2**62, (), generator=torch.Generator().manual_seed(3)))
     assert_same(gradient(seed=seed), drawn)
-    assert torch.equal(
-        state, torch.get_rng_state()
-    ), "a given seed or generator must leave the default generator alone"
+    assert torch.equal(state, torch.get_rng_state()), "a given seed or generator must leave the default generator alone"
 
 
 @pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient])
@@ -94,9 +91,7 @@ def test_operands_of_one_call_draw_apart():
     """With hadamard='none' B1 and B2 quantise the same gradient, with different bits."""
     n = 16
     x, w, g = torch.eye(n).requires_grad_(), torch.eye(n).requires_grad_(), torch.randn(n, n)
-    y = torch.ops.quintil.hadamard_linear(
-        x, w, seed=7, hadamard="none", accumulator_bits=32, stochastic="b1g,b2g"
-    )
+    y = torch.ops.quintil.hadamard_linear(x, w, seed=7, hadamard="none", accumulator_bits=32, stochastic="b1g,b2g")
     dx, dw = torch.autograd.grad(y, (x, w), g)
     assert torch.allclose(dx, dw.t(), atol=float(g.abs().max()) / 7 * 1.01)
     assert not torch.equal(dx, dw.t())

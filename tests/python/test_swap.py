@@ -6,14 +6,13 @@ import copy
 import re
 
 import pytest
+import quintil
 import torch
 from conftest import same_bits
-from small_nets import SWAPPABLE, Net, OwnLinear, images, swapped
-from torch import nn
-
-import quintil
 from quintil import HDQT
 from quintil.nn import HadamardLinear
+from small_nets import SWAPPABLE, Net, OwnLinear, images, swapped
+from torch import nn
 
 
 class ReplacesForward(nn.Linear):
@@ -46,9 +45,7 @@ def test_layers_compute_what_the_ops_compute():
     x, image = torch.randn(9, 20), images()
     for layer in (linear, conv):
         assert quintil.quantize_(layer, scheme) is layer and layer.scheme == scheme
-    want = quintil.functional.hadamard_linear(
-        x, linear.weight, linear.bias, **scheme.linear_options(), seed=3
-    )
+    want = quintil.functional.hadamard_linear(x, linear.weight, linear.bias, **scheme.linear_options(), seed=3)
     assert same_bits(linear(x), want)
     geometry = {"stride": (2, 2), "padding": (1, 2), "dilation": (1, 2)}
     want = quintil.functional.hadamard_conv2d(
@@ -194,9 +191,7 @@ def test_other_refusals():
     untouched(nn.Conv2d(4, 4, 3, groups=4), ValueError, "got the model itself (groups=4)", HDQT())
     untouched(nn.ReLU(), ValueError, "expected model to hold a layer that HDQT swaps, got none", HDQT())
     untouched(Net(), TypeError, "expected scheme to be a scheme such as HDQT(), got 'hdqt'", "hdqt")
-    untouched(
-        Net(), TypeError, "expected skip to be names, glob patterns or a callable, got 3", HDQT(), skip=3
-    )
+    untouched(Net(), TypeError, "expected skip to be names, glob patterns or a callable, got 3", HDQT(), skip=3)
     for call in (lambda: quintil.quantize_(3, HDQT()), lambda: quintil.dequantize_(3)):
         with pytest.raises(TypeError, match="ize_: expected model to be an nn.Module, got int"):
             call()
@@ -213,9 +208,7 @@ def test_equal_scheme_again_is_a_no_op_and_another_one_swaps_again():
     assert schemes == {name: 4 if name == "head" else 8 for name in SWAPPABLE}
     fresh = Net().eval()
     fresh.load_state_dict(model.state_dict())
-    quintil.quantize_(
-        quintil.quantize_(fresh, HDQT(), skip=lambda name, _: name != "head"), HDQT(8, 32), skip="head"
-    )
+    quintil.quantize_(quintil.quantize_(fresh, HDQT(), skip=lambda name, _: name != "head"), HDQT(8, 32), skip="head")
     assert same_bits(model(x), fresh(x))
     assert type(quintil.dequantize_(model).body["b"]) is OwnLinear
 

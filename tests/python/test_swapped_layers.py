@@ -7,14 +7,13 @@ import io
 import pickle
 
 import pytest
+import quintil
 import torch
 from conftest import same_bits
-from small_nets import SWAPPABLE, Net, OwnLinear, images, swapped
-from torch import nn
-
-import quintil
 from quintil import HDQT
 from quintil.nn import HadamardConv2d, HadamardLinear
+from small_nets import SWAPPABLE, Net, OwnLinear, images, swapped
+from torch import nn
 
 
 def test_copies_and_pickles():

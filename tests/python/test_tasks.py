@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import assert_same
-
 from quintil.continual import TaskStream, class_order, task_sizes
 
 
@@ -123,7 +122,5 @@ def test_stream_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=re.escape("TaskStream: expected y_train in 0..3, got 0..4")):
         TaskStream(data, range(4), [2, 2])
     data.y_test[data.y_test == 2] = 1
-    with pytest.raises(
-        ValueError, match=re.escape("expected samples of every class in y_test, got none of [2]")
-    ):
+    with pytest.raises(ValueError, match=re.escape("expected samples of every class in y_test, got none of [2]")):
         TaskStream(data, range(5), [5])

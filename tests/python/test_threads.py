@@ -1,10 +1,9 @@
 """The same bits with 1, 2 and 3 threads: every op, and training steps of an MLP and of a small convnet."""
 
 import pytest
+import quintil.functional as F
 import torch
 from conftest import SCALAR, activations, same_bits, weights
-
-import quintil.functional as F
 
 ops = torch.ops.quintil
 SCALE = 1 if SCALAR else 3
@@ -31,9 +30,7 @@ def mlp(x, parameters, step):
 
 def convnet(x, parameters, step):
     x = ops.hadamard_conv2d(x, parameters[0], parameters[1], [1, 1], [1, 1], seed=10 * step).relu()
-    x = ops.hadamard_conv2d(
-        x, parameters[2], None, [2, 2], [1, 1], seed=10 * step + 1, conv_backward="batch"
-    ).relu()
+    x = ops.hadamard_conv2d(x, parameters[2], None, [2, 2], [1, 1], seed=10 * step + 1, conv_backward="batch").relu()
     return ops.hadamard_linear(x.flatten(1), parameters[3], seed=10 * step + 2)
 
 

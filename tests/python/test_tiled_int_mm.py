@@ -3,13 +3,12 @@
 import itertools
 
 import pytest
+import quintil.functional as F
+import reference
 import torch
 from conftest import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
-
-import quintil.functional as F
-import reference
 
 op = torch.ops.quintil.tiled_int_mm
 CODES = {
@@ -108,10 +107,7 @@ def test_order_of_k_matters_for_every_mac_only():
     a = torch.full((1, 32), 15, dtype=torch.uint8)
     b = torch.cat([torch.full((16, 1), 7), torch.full((16, 1), -7)]).to(torch.int8)
     backwards = b.flip(0)
-    assert (
-        op(a, b, accumulate="every_mac").item() == -127
-        and op(a, backwards, accumulate="every_mac").item() == 127
-    )
+    assert op(a, b, accumulate="every_mac").item() == -127 and op(a, backwards, accumulate="every_mac").item() == 127
     for options in (dict(accumulate="every_mac", overflow="wrap"), dict(overflow="wrap"), {}):
         assert op(a, b, **options).item() == op(a, backwards, **options).item()
 
@@ -120,8 +116,7 @@ def test_wrap_is_the_same_in_both_modes():
     a, b = codes("u8", 7, 75), codes("s8", 75, 20)
     for bits in (4, 8, 11, 16):
         one, other = (
-            op(a, b, accumulator_bits=bits, accumulate=mode, overflow="wrap")
-            for mode in ("tile_end", "every_mac")
+            op(a, b, accumulator_bits=bits, accumulate=mode, overflow="wrap") for mode in ("tile_end", "every_mac")
         )
         assert_same(one, other)
 
@@ -184,11 +179,7 @@ def test_empty(m, k, n):
         got = op(torch.zeros(m, k, dtype=dtype), torch.zeros(k, n, dtype=torch.int8))
         assert got.shape == (m, n) and not got.any()
         assert (
-            int(
-                torch.ops.quintil.tile_saturation(
-                    torch.zeros(m, k, dtype=dtype), torch.zeros(k, n, dtype=torch.int8)
-                )
-            )
+            int(torch.ops.quintil.tile_saturation(torch.zeros(m, k, dtype=dtype), torch.zeros(k, n, dtype=torch.int8)))
             == 0
         )
 

@@ -3,14 +3,12 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Optional
 
 import pytest
+import quintil
 import torch
 from conftest import assert_same, run_python
 from torch import Tensor, nn
-
-import quintil
 
 BUILD = Path(os.environ.get("QUINTIL_BUILD_DIR", Path(__file__).resolve().parents[2] / "build" / "cmake"))
 
@@ -27,7 +25,7 @@ class Net(nn.Module):
         self.head = nn.Parameter(torch.rand(10, 128) * 0.2 - 0.1)
         self.bias = nn.Parameter(torch.zeros(10))
 
-    def forward(self, x: Tensor, seed: Optional[int] = None) -> Tensor:
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
         x = torch.ops.quintil.hadamard_conv2d(x, self.conv1, None, [1, 1], [1, 1], [1, 1], seed=seed).relu()
         x = torch.ops.quintil.hadamard_conv2d(
             x, self.conv2, None, [2, 2], [1, 1], [1, 1], seed=seed, tile_order="chw"
@@ -38,7 +36,7 @@ class Net(nn.Module):
 class DrawingNet(Net):
     """Draws its seed inside the graph, as 3.4 of kernels.md recommends."""
 
-    def forward(self, x: Tensor, seed: Optional[int] = None) -> Tensor:
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
         drawn = int(torch.randint(0, 1 << 62, (1,)).item())
         x = torch.ops.quintil.hadamard_conv2d(x, self.conv1, None, [1, 1], [1, 1], [1, 1], seed=drawn).relu()
         x = torch.ops.quintil.hadamard_conv2d(x, self.conv2, None, [2, 2], [1, 1], [1, 1], seed=drawn).relu()
@@ -182,16 +180,12 @@ def test_every_op_scripts():
         back = torch.ops.quintil.unpack_int4(torch.ops.quintil.pack_int4(codes), x.size(-1))
         product = torch.ops.quintil.tiled_int_mm(back, back.t(), tile_size=16)
         clamped = torch.ops.quintil.tile_saturation(back, back.t(), tile_size=16)
-        spread = torch.ops.quintil.hadamard_transform(
-            torch.ops.quintil.dequantize(codes, scale), -1, hadamard="binary"
-        )
+        spread = torch.ops.quintil.hadamard_transform(torch.ops.quintil.dequantize(codes, scale), -1, hadamard="binary")
         return product.float() + spread.sum() + clamped
 
     x = torch.randn(5, 33)
     codes, scale = torch.ops.quintil.quantize(x, 4, seed=9)
     product = torch.ops.quintil.tiled_int_mm(codes, codes.t(), tile_size=16)
-    spread = torch.ops.quintil.hadamard_transform(
-        torch.ops.quintil.dequantize(codes, scale), hadamard="binary"
-    ).sum()
+    spread = torch.ops.quintil.hadamard_transform(torch.ops.quintil.dequantize(codes, scale), hadamard="binary").sum()
     clamped = torch.ops.quintil.tile_saturation(codes, codes.t(), tile_size=16)
     assert_same(use(x, 9), product.float() + spread + clamped)

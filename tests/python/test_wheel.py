@@ -14,7 +14,17 @@ from test_cmake_package import BUILD, ROOT, run, run_consumer
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed package; the objects of the development build are reused."""
     site = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", site]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        site,
+    ]
     run(*pip, ROOT, env={**os.environ, "QUINTIL_BUILD_DIR": str(BUILD)})
     return site
 
@@ -26,7 +36,12 @@ def python(site: Path, folder: Path, code: str) -> list[str]:
 
 def test_the_wheel_holds_what_is_needed_and_nothing_else(site: Path) -> None:
     package = site / "quintil"
-    for name in ("libquintil.so", "_build.py", "include/quintil.h", "share/cmake/quintil/quintilConfig.cmake"):
+    for name in (
+        "libquintil.so",
+        "_build.py",
+        "include/quintil.h",
+        "share/cmake/quintil/quintilConfig.cmake",
+    ):
         assert (package / name).is_file(), name
     assert len(list(package.glob("_bindings.*.so"))) == 1
     top = {path.name for path in site.iterdir()}
@@ -63,7 +78,10 @@ def test_a_cpp_program_builds_against_the_installed_package(site: Path, tmp_path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("(package / '_build.py').write_text('TORCH_VERSION = \"2.12.1\"\\n')", "expected torch 2.12.*, got 2.13"),
+        (
+            "(package / '_build.py').write_text('TORCH_VERSION = \"2.12.1\"\\n')",
+            "expected torch 2.12.*, got 2.13",
+        ),
         ("(package / 'libquintil.so').unlink()", "got no such file (the C++ part is not built"),
         ("(package / 'libquintil.so').write_bytes(b'not a library')", "likely causes: torch was changed"),
     ],

@@ -18,8 +18,12 @@ namespace quintil::kernels::avx2 {
 
 namespace {
 
-inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+inline __m256i load(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+inline void store(void* p, __m256i v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
 
 // size / 2 <= n <= size bytes as two words that may overlap.
 template <class Word>
@@ -69,7 +73,8 @@ inline Run run_of(const ConvShape& s, int64_t y, int64_t x0) {
   if (y < 0 || y >= s.height) return {s.kernel_w, s.kernel_w, 0};
   int64_t first = 0, last = s.kernel_w;
   if (x0 < 0) first = (-x0 + s.dilation_w - 1) / s.dilation_w;
-  if (x0 + (s.kernel_w - 1) * s.dilation_w >= s.width) last = x0 >= s.width ? 0 : (s.width - x0 + s.dilation_w - 1) / s.dilation_w;
+  if (x0 + (s.kernel_w - 1) * s.dilation_w >= s.width)
+    last = x0 >= s.width ? 0 : (s.width - x0 + s.dilation_w - 1) / s.dilation_w;
   if (first >= last) return {s.kernel_w, s.kernel_w, 0};
   return {first, last, y * s.width + x0 + first * s.dilation_w};
 }
@@ -113,7 +118,8 @@ void im2col_u8(const uint8_t* image, const ConvShape& s, int64_t first, int64_t 
     }
     uint8_t* to = out + row * ld + kh * s.kernel_w * c;
     if (run.first > 0) __builtin_memset(to, zero, static_cast<size_t>(run.first * c));
-    if (run.last < s.kernel_w) __builtin_memset(to + run.last * c, zero, static_cast<size_t>((s.kernel_w - run.last) * c));
+    if (run.last < s.kernel_w)
+      __builtin_memset(to + run.last * c, zero, static_cast<size_t>((s.kernel_w - run.last) * c));
     if (s.dilation_w == 1) return copy(to + run.first * c, image + run.pixel * c, (run.last - run.first) * c);
     for_each_tap(s, run, [&](int64_t t, int64_t pixel) { copy(to + t * c, image + pixel * c, c); });
   });

@@ -26,8 +26,12 @@ constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel
 constexpr int64_t kColumns = 16;                  // columns of a block: half a panel
 constexpr int32_t kShortRun = 8;                  // groups; shorter runs than this cost more than nibbles do
 
-inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+inline __m256i load(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+inline void store(void* p, __m256i v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
 
 // What one block reads: its rows of A, half a panel of B.
 struct Operands {
@@ -117,7 +121,8 @@ inline __m256i limited(__m256i sum, const Operands& o) {
 
 // One group of four k: into the int16 lanes of each sum (kFirst: in place of what they hold).
 template <bool kFirst, int rows, int parts>
-[[gnu::always_inline]] inline void add_group(__m256i (&sum)[rows][2][parts], const uint8_t* a, int64_t a_row, const int8_t* b) {
+[[gnu::always_inline]] inline void add_group(__m256i (&sum)[rows][2][parts], const uint8_t* a, int64_t a_row,
+                                             const int8_t* b) {
   const __m256i column[2] = {load(b), load(b + 32)};
 #pragma GCC unroll 4
   for (int i = 0; i < rows; ++i) {
@@ -148,7 +153,8 @@ template <int rows, int parts, Overflow kOverflow, class Sink>
 [[gnu::noinline]] void block(const Operands& o, int64_t row, const Sink& sink) {
   alignas(32) int32_t total[rows][kColumns] = {};
   alignas(32) int32_t open[rows][kColumns];  // a tile of several runs, before its last
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes, run_bytes = o.run_k4 * kPanelBytes;
+  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes,
+                run_bytes = o.run_k4 * kPanelBytes;
   const uint8_t* a = o.a + row * a_row;
   const int8_t* b = o.b;
   const int8_t* const b_end = b + o.k4 * kPanelBytes;
@@ -214,8 +220,8 @@ inline int32_t run_length(int32_t max_a, int32_t max_b) {
 template <class Sink>
 void multiply(const Gemm& g, Sink whole) {
   const int64_t tiles = g.tile_k4 == 0 ? 0 : (g.k4 + g.tile_k4 - 1) / g.tile_k4;
-  Operands o{g.a, g.a_row, g.a_k4, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, run_length(g.max_a, g.max_b), g.limit,
-             g.shift};
+  Operands o{g.a,     g.a_row, g.a_k4, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, run_length(g.max_a, g.max_b),
+             g.limit, g.shift};
   const bool nibbles = o.run_k4 < kShortRun && o.run_k4 < g.tile_k4;
   if (nibbles) o.run_k4 = run_length(15, g.max_b);
   int32_t all_tiles[kPanel];
@@ -240,7 +246,9 @@ void multiply(const Gemm& g, Sink whole) {
 
 }  // namespace
 
-void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) { multiply(g, IntegerSink{c, ld, false, {}}); }
+void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) {
+  multiply(g, IntegerSink{c, ld, false, {}});
+}
 
 void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld) {
   multiply(g, FloatSink{c, ld, e, false, {}, {}});

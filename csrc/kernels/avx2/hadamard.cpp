@@ -20,7 +20,7 @@ namespace quintil::kernels::avx2 {
 
 namespace {
 
-constexpr int64_t kRun = 64;           // elements of a row that eight vectors hold
+constexpr int64_t kRun = 64;          // elements of a row that eight vectors hold
 constexpr int64_t kStripBytes = 512;  // of one row; 64 of them stay in L1
 
 // -1 in the first `count` of eight lanes; any count.
@@ -225,8 +225,14 @@ void fwht_f32_rows(float* x, int64_t rows, int64_t ld, int64_t order, int64_t bl
 void fwht_s32_rows(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks) {
   rows_in_place<S32>(x, rows, ld, order, blocks);
 }
-void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld) { cols_in_place<F32>(x, order, cols, ld); }
-void fwht_s16_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld) { cols_in_place<S16>(x, order, cols, ld); }
-void fwht_s32_cols(int32_t* x, int64_t order, int64_t cols, int64_t ld) { cols_in_place<S32>(x, order, cols, ld); }
+void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld) {
+  cols_in_place<F32>(x, order, cols, ld);
+}
+void fwht_s16_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld) {
+  cols_in_place<S16>(x, order, cols, ld);
+}
+void fwht_s32_cols(int32_t* x, int64_t order, int64_t cols, int64_t ld) {
+  cols_in_place<S32>(x, order, cols, ld);
+}
 
 }  // namespace quintil::kernels::avx2

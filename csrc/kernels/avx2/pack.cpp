@@ -23,8 +23,12 @@ namespace {
 constexpr int64_t kSquare = 32;  // i of a square
 constexpr int64_t kLines = 8;    // lines of a square, dwords of a vector
 
-inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+inline __m256i load(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+inline void store(void* p, __m256i v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
 
 // Bytes of a matrix seen as lines along k.
 struct Source {
@@ -64,7 +68,8 @@ inline __m256i first_bytes(const uint8_t* p, int64_t count) {
   const __m256i whole = _mm256_maskload_epi32(reinterpret_cast<const int*>(p), _mm256_cmpgt_epi32(last, lane));
   uint32_t rest = 0;
   for (int64_t i = count - 1; i >= count / 4 * 4; --i) rest = rest << 8 | p[i];
-  return _mm256_or_si256(whole, _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(rest)), _mm256_cmpeq_epi32(last, lane)));
+  return _mm256_or_si256(whole,
+                         _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(rest)), _mm256_cmpeq_epi32(last, lane)));
 }
 
 // The same of bytes `stride` apart. Not inlined: 32 copies of it would be most of this file's code.
@@ -90,8 +95,10 @@ inline __m256i first_bytes(const uint8_t* p, int64_t count) {
   }
   const __m256i low01 = _mm256_unpacklo_epi8(row[0], row[1]), high01 = _mm256_unpackhi_epi8(row[0], row[1]);
   const __m256i low23 = _mm256_unpacklo_epi8(row[2], row[3]), high23 = _mm256_unpackhi_epi8(row[2], row[3]);
-  const __m256i a = _mm256_unpacklo_epi16(low01, low23), b = _mm256_unpackhi_epi16(low01, low23);      // 0-3 16-19, 4-7 20-23
-  const __m256i c = _mm256_unpacklo_epi16(high01, high23), d = _mm256_unpackhi_epi16(high01, high23);  // 8-11 24-27, 12-15 28-31
+  const __m256i a = _mm256_unpacklo_epi16(low01, low23),
+                b = _mm256_unpackhi_epi16(low01, low23);  // 0-3 16-19, 4-7 20-23
+  const __m256i c = _mm256_unpacklo_epi16(high01, high23),
+                d = _mm256_unpackhi_epi16(high01, high23);  // 8-11 24-27, 12-15 28-31
   v[0] = _mm256_permute2x128_si256(a, b, 0x20);
   v[1] = _mm256_permute2x128_si256(c, d, 0x20);
   v[2] = _mm256_permute2x128_si256(a, b, 0x31);
@@ -101,7 +108,8 @@ inline __m256i first_bytes(const uint8_t* p, int64_t count) {
 // Calls put(group, j, dwords) for the products [i, end) of lines 8 j .. 8 j + 7, counted from `line`, j < 4, of which `count`
 // exist; groups count from 0. Lines are whole where count >= 32.
 template <class Put>
-[[gnu::always_inline]] inline void squares(const Source& src, int64_t i, int64_t end, int64_t line, int64_t count, Put put) {
+[[gnu::always_inline]] inline void squares(const Source& src, int64_t i, int64_t end, int64_t line, int64_t count,
+                                           Put put) {
   for (int64_t group = 0; i < end; group += kLines, i += kSquare) {
     const int64_t depth = end - i < kSquare ? end - i : kSquare;
 #pragma GCC unroll 4

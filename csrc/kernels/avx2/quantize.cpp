@@ -28,9 +28,15 @@ constexpr int64_t kRowBlock = 16;  // rows that share the column part of the ran
 constexpr int kRounds = 10;
 constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
 
-inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
-inline __m256i set1(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+inline __m256i load(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+inline void store(void* p, __m256i v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
+inline __m256i set1(uint32_t x) {
+  return _mm256_set1_epi32(static_cast<int>(x));
+}
 
 // -1 in the first `count` of eight lanes; any count.
 inline __m256i first_lanes(int64_t count) {
@@ -38,8 +44,12 @@ inline __m256i first_lanes(int64_t count) {
 }
 
 // Eight elements as floats; of the first `count` only those exist, the rest are 0.
-inline __m256 load8(const float* x) { return _mm256_loadu_ps(x); }
-inline __m256 load8(const float* x, int64_t count) { return _mm256_maskload_ps(x, first_lanes(count)); }
+inline __m256 load8(const float* x) {
+  return _mm256_loadu_ps(x);
+}
+inline __m256 load8(const float* x, int64_t count) {
+  return _mm256_maskload_ps(x, first_lanes(count));
+}
 inline __m256 load8(const int16_t* x) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
 }
@@ -98,7 +108,8 @@ struct Grid {
   // 4 x 8 codes as 32 stored bytes in their order.
   __m256i bytes(__m256i a, __m256i b, __m256i c, __m256i d) const {
     const __m256i byte = _mm256_set1_epi16(255);
-    const __m256i low = _mm256_and_si256(_mm256_packs_epi32(a, b), byte), high = _mm256_and_si256(_mm256_packs_epi32(c, d), byte);
+    const __m256i low = _mm256_and_si256(_mm256_packs_epi32(a, b), byte),
+                  high = _mm256_and_si256(_mm256_packs_epi32(c, d), byte);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     return _mm256_add_epi8(_mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order), zero);
   }
@@ -126,7 +137,8 @@ void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid&
     uint8_t* to = out + r * out_ld;
     int64_t c = 0;
     for (; c + kStep <= cols; c += kStep) store(to + c, codes([&](int i) { return load8(from + c + 8 * i); }));
-    if (c < cols) store_first(to + c, cols - c, codes([&](int i) { return load8(from + c + 8 * i, cols - c - 8 * i); }));
+    if (c < cols)
+      store_first(to + c, cols - c, codes([&](int i) { return load8(from + c + 8 * i, cols - c - 8 * i); }));
   }
 }
 
@@ -142,9 +154,15 @@ struct Keys {
   }
 };
 
-inline __m256i high(__m256i product) { return _mm256_srli_epi64(product, 32); }
-inline __m256i xor3(__m256i late, __m256i a, __m256i b) { return _mm256_xor_si256(late, _mm256_xor_si256(a, b)); }
-inline __m256i times(uint32_t factor, __m256i x) { return _mm256_mul_epu32(set1(factor), x); }
+inline __m256i high(__m256i product) {
+  return _mm256_srli_epi64(product, 32);
+}
+inline __m256i xor3(__m256i late, __m256i a, __m256i b) {
+  return _mm256_xor_si256(late, _mm256_xor_si256(a, b));
+}
+inline __m256i times(uint32_t factor, __m256i x) {
+  return _mm256_mul_epu32(set1(factor), x);
+}
 
 // Four lanes of Philox, as far as they depend on the column group and the upper half of the row number.
 struct ColumnPart {
@@ -195,8 +213,8 @@ inline void philox(const Keys& keys, const ColumnPart* part, uint64_t mixed, __m
 [[gnu::noinline]] void draw_words(const Keys& keys, uint32_t site, uint32_t group, uint64_t first, int64_t count,
                                   __m256i (*words)[8]) {
   const uint64_t row_high_product = uint64_t{kMultiplier1} * (first >> 32);
-  const uint32_t row_word = static_cast<uint32_t>(row_high_product >> 32) ^
-                            static_cast<uint32_t>(_mm256_cvtsi256_si32(keys.key0[0]));
+  const uint32_t row_word =
+      static_cast<uint32_t>(row_high_product >> 32) ^ static_cast<uint32_t>(_mm256_cvtsi256_si32(keys.key0[0]));
   const __m256i counter = set1(group << 4);
   const auto part_of = [&](int first_lane) {
     const __m256i lanes = _mm256_add_epi64(_mm256_set1_epi64x(first_lane), _mm256_setr_epi64x(0, 2, 4, 6));

@@ -15,8 +15,12 @@ namespace quintil::kernels::avx512vnni {
 
 namespace {
 
-inline __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
-inline __mmask16 first_words(int64_t count) { return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1); }
+inline __mmask64 first_bytes(int64_t count) {
+  return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
+}
+inline __mmask16 first_words(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
+}
 
 inline void copy(uint8_t* to, const uint8_t* from, int64_t count) {
   int64_t i = 0;
@@ -37,7 +41,8 @@ inline void add(int32_t* to, const int32_t* from, int64_t count) {
   }
   if (i == count) return;
   const __mmask16 rest = first_words(count - i);
-  const __m512i sum = _mm512_add_epi32(_mm512_maskz_loadu_epi32(rest, to + i), _mm512_maskz_loadu_epi32(rest, from + i));
+  const __m512i sum =
+      _mm512_add_epi32(_mm512_maskz_loadu_epi32(rest, to + i), _mm512_maskz_loadu_epi32(rest, from + i));
   _mm512_mask_storeu_epi32(to + i, rest, sum);
 }
 

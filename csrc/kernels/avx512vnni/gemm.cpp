@@ -274,9 +274,13 @@ void multiply(const Gemm& g, Sink whole) {
 
 }  // namespace
 
-void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) { multiply(g, IntegerSink{c, ld, {}}); }
+void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) {
+  multiply(g, IntegerSink{c, ld, {}});
+}
 
-void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld) { multiply(g, FloatSink{c, ld, e, {}, {}}); }
+void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld) {
+  multiply(g, FloatSink{c, ld, e, {}, {}});
+}
 
 void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out) {
   int64_t i = 0;

@@ -24,9 +24,13 @@ struct F32 {
   static constexpr int64_t kLanes = 16;
 
   static Register load(const float* p) { return _mm512_loadu_ps(p); }
-  static Register load(const float* p, uint32_t lanes) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p); }
+  static Register load(const float* p, uint32_t lanes) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p);
+  }
   static void store(float* p, Register v) { _mm512_storeu_ps(p, v); }
-  static void store(float* p, Register v, uint32_t lanes) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), v); }
+  static void store(float* p, Register v, uint32_t lanes) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), v);
+  }
   static Register plus(Register u, Register v) { return _mm512_add_ps(u, v); }
   static Register minus(Register u, Register v) { return _mm512_sub_ps(u, v); }
   // partner + v in lower lanes, partner - v in those of `upper`.
@@ -216,8 +220,14 @@ void fwht_f32_rows(float* x, int64_t rows, int64_t ld, int64_t order, int64_t bl
 void fwht_s32_rows(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks) {
   rows_in_place<S32>(x, rows, ld, order, blocks);
 }
-void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld) { cols_in_place<F32>(x, order, cols, ld); }
-void fwht_s16_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld) { cols_in_place<S16>(x, order, cols, ld); }
-void fwht_s32_cols(int32_t* x, int64_t order, int64_t cols, int64_t ld) { cols_in_place<S32>(x, order, cols, ld); }
+void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld) {
+  cols_in_place<F32>(x, order, cols, ld);
+}
+void fwht_s16_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld) {
+  cols_in_place<S16>(x, order, cols, ld);
+}
+void fwht_s32_cols(int32_t* x, int64_t order, int64_t cols, int64_t ld) {
+  cols_in_place<S32>(x, order, cols, ld);
+}
 
 }  // namespace quintil::kernels::avx512vnni

@@ -16,9 +16,13 @@ namespace quintil::kernels::avx512vnni {
 
 namespace {
 
-inline int64_t at_most(int64_t value, int64_t most) { return value < most ? value : most; }
+inline int64_t at_most(int64_t value, int64_t most) {
+  return value < most ? value : most;
+}
 
-inline __mmask32 first_columns(int64_t count) { return count >= kPanel ? ~__mmask32{0} : (__mmask32{1} << count) - 1; }
+inline __mmask32 first_columns(int64_t count) {
+  return count >= kPanel ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
+}
 
 // Four k of 32 columns: columns 0-15 and 16-31, [column][4].
 struct Group {
@@ -102,7 +106,8 @@ void pack_b_s8(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k,
         }
       }
 #pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i, start += 16) _mm512_storeu_si512(start, _mm512_sub_epi32(_mm512_setzero_si512(), sum[i]));
+      for (int i = 0; i < 2; ++i, start += 16)
+        _mm512_storeu_si512(start, _mm512_sub_epi32(_mm512_setzero_si512(), sum[i]));
     }
   }
 }

@@ -27,11 +27,15 @@ inline __mmask16 first_lanes(int64_t count) {
   return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
 }
 
-inline __m512 load(const float* x, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, x); }
+inline __m512 load(const float* x, __mmask16 lanes) {
+  return _mm512_maskz_loadu_ps(lanes, x);
+}
 inline __m512 load(const int16_t* x, __mmask16 lanes) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(lanes, x)));
 }
-inline __m512 load(const float* x) { return _mm512_loadu_ps(x); }
+inline __m512 load(const float* x) {
+  return _mm512_loadu_ps(x);
+}
 inline __m512 load(const int16_t* x) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))));
 }
@@ -106,10 +110,18 @@ struct Keys {
   }
 };
 
-inline __m512i high(__m512i product) { return _mm512_srli_epi64(product, 32); }
-inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
-inline __m512i times(uint32_t factor, __m512i x) { return _mm512_mul_epu32(_mm512_set1_epi32(static_cast<int>(factor)), x); }
-inline __m512i set1(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+inline __m512i high(__m512i product) {
+  return _mm512_srli_epi64(product, 32);
+}
+inline __m512i xor3(__m512i a, __m512i b, __m512i c) {
+  return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+}
+inline __m512i times(uint32_t factor, __m512i x) {
+  return _mm512_mul_epu32(_mm512_set1_epi32(static_cast<int>(factor)), x);
+}
+inline __m512i set1(uint32_t x) {
+  return _mm512_set1_epi32(static_cast<int>(x));
+}
 
 // Eight lanes of Philox, as far as they depend on the column group and the upper half of the row number.
 struct ColumnPart {
@@ -135,7 +147,8 @@ inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mix
 #pragma GCC unroll 8
   for (int i = 0; i < 2 * rows; ++i) {
     const ColumnPart& of = part[i & 1];
-    const __m512i low = set1(static_cast<uint32_t>(mixed[i / 2])), top = set1(static_cast<uint32_t>(mixed[i / 2] >> 32));
+    const __m512i low = set1(static_cast<uint32_t>(mixed[i / 2])),
+                  top = set1(static_cast<uint32_t>(mixed[i / 2] >> 32));
     const __m512i product = times(kMultiplier1, _mm512_xor_si512(of.c2_before_3, top));
     c[i][0] = _mm512_xor_si512(high(product), of.c0_after_3);
     c[i][1] = product;
@@ -173,7 +186,9 @@ inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mix
   const ColumnPart part[2] = {
       {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0))},
       {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1))}};
-  const auto mixed = [&](int64_t r) { return uint64_t{kMultiplier0} * (row_word ^ static_cast<uint32_t>(first + static_cast<uint64_t>(r))); };
+  const auto mixed = [&](int64_t r) {
+    return uint64_t{kMultiplier0} * (row_word ^ static_cast<uint32_t>(first + static_cast<uint64_t>(r)));
+  };
   int64_t r = 0;
   for (; r + 2 <= count; r += 2) {
     const uint64_t both[2] = {mixed(r), mixed(r + 1)};

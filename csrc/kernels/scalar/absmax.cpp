@@ -27,8 +27,14 @@ AbsMax absmax_f32(const float* x, int64_t n) {
   return result;
 }
 
-int32_t absmax_s16(const int16_t* x, int64_t n) { return largest_magnitude(x, n); }
-int32_t absmax_u8(const uint8_t* x, int64_t n) { return largest_magnitude(x, n); }
-int32_t absmax_s8(const int8_t* x, int64_t n) { return largest_magnitude(x, n); }
+int32_t absmax_s16(const int16_t* x, int64_t n) {
+  return largest_magnitude(x, n);
+}
+int32_t absmax_u8(const uint8_t* x, int64_t n) {
+  return largest_magnitude(x, n);
+}
+int32_t absmax_s8(const int8_t* x, int64_t n) {
+  return largest_magnitude(x, n);
+}
 
 }  // namespace quintil::kernels::scalar

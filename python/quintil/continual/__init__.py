@@ -1,7 +1,7 @@
 """Class-incremental learning: tasks, learners, exemplar memory, and runs that leave a directory of results.
 
-    config = quintil.continual.preset("digits").replace(scheme=quintil.HDQT())
-    path = quintil.continual.run(config)
+config = quintil.continual.preset("digits").replace(scheme=quintil.HDQT())
+path = quintil.continual.run(config)
 """
 
 from .config import RunConfig, scheme_label

@@ -117,12 +117,20 @@ def _add_memory_arguments(group: Any) -> None:
         help="exemplars of every class; the memory grows with the classes",
     )  # fmt: skip
     group.add_argument("--memory_policy", choices=POLICIES, help="what memory_size counts")
-    _flag(group, "--fixed_memory", help="another name of --memory_policy per_class (fixed per class, growing total)")
+    _flag(
+        group,
+        "--fixed_memory",
+        help="another name of --memory_policy per_class (fixed per class, growing total)",
+    )
     group.add_argument("--exemplar_selection", "--exemplar-selection", choices=SELECTIONS)
     group.add_argument("--T", "--temperature", type=float, help="temperature of the distillation (2)")
     group.add_argument("--lamda", "--lambda_kd", "--lamb", type=float, help="weight of the distillation")
     _flag(group, "--kd_tau2", help="multiply the distillation by T^2")
-    _flag(group, "--all_outputs", help="fine-tuning: cross-entropy over all seen classes instead of the new ones")
+    _flag(
+        group,
+        "--all_outputs",
+        help="fine-tuning: cross-entropy over all seen classes instead of the new ones",
+    )
 
 
 def _add_training_arguments(group: Any) -> None:
@@ -131,7 +139,10 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument("--init_epoch", type=int, help="epochs of the first task")
     group.add_argument("--lr", "--lrate", type=float, help=f"learning rate{both}")
     group.add_argument("--init_lr", type=float, help="learning rate of the first task")
-    for name, what in (("--milestones", f"epochs at which the rate falls{both}"), ("--init_milestones", "first task")):
+    for name, what in (
+        ("--milestones", f"epochs at which the rate falls{both}"),
+        ("--init_milestones", "first task"),
+    ):
         group.add_argument(name, nargs="*", action=_IntegerList, metavar="N", help=what)
     group.add_argument("--lr_decay", type=float, help=f"factor at each milestone{both}")
     group.add_argument("--init_lr_decay", type=float, help="first task")
@@ -139,7 +150,11 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument("--init_weight_decay", type=float, help="first task")
     group.add_argument("--momentum", type=float)
     group.add_argument("--batch_size", type=int)
-    _flag(group, "--hdqt_compat_lr", help="constant rate, as the authors' text milestones gave: clears all milestones")
+    _flag(
+        group,
+        "--hdqt_compat_lr",
+        help="constant rate, as the authors' text milestones gave: clears all milestones",
+    )
 
 
 def _add_network_arguments(group: Any) -> None:
@@ -164,7 +179,11 @@ def _add_quantisation_arguments(group: Any) -> None:
     group.add_argument("--accumulator_bits", "--acc_bits", "--quantAccBits", type=int, help="accumulator bits (8)")
     group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32)")
     group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
-    _flag(group, "--paper_compat", help="HDQT.paper(): the authors' published arithmetic instead of the defaults")
+    _flag(
+        group,
+        "--paper_compat",
+        help="HDQT.paper(): the authors' published arithmetic instead of the defaults",
+    )
     for dest, aliases in _SITE_FLAGS.items():
         group.add_argument(f"--{dest}", *aliases, dest=dest, choices=("int", "stoch"), help=argparse.SUPPRESS)
     _flag(group, "--hadamard_off", "--quantHadOff", help="no Hadamard transform")

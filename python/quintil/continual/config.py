@@ -36,7 +36,8 @@ class RunConfig:
         integers); no milestones = constant rate.
     T, lamda, kd_tau2: temperature, weight of the distillation (None = the learner's own) and whether it is
         multiplied by T^2. all_outputs: fine-tuning with the cross-entropy over all seen classes.
-    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. bias: gives the classifier a bias.
+    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. bias: gives the classifier
+        a bias.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
@@ -128,7 +129,13 @@ class RunConfig:
         later = (self.epochs, self.lr, self.milestones, self.lr_decay, self.weight_decay)
         if not first_task:
             return later
-        init = (self.init_epoch, self.init_lr, self.init_milestones, self.init_lr_decay, self.init_weight_decay)
+        init = (
+            self.init_epoch,
+            self.init_lr,
+            self.init_milestones,
+            self.init_lr_decay,
+            self.init_weight_decay,
+        )
         return tuple(other if value is None else value for value, other in zip(init, later))
 
     def first_classes(self, classes: int) -> int:

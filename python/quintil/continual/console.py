@@ -82,7 +82,11 @@ def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{seconds % 60:04.1f}" if seconds < 600 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return (
+        f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+        if seconds < 600
+        else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    )
 
 
 class Console(Observer):
@@ -108,7 +112,12 @@ class Console(Observer):
         self._tasks = len(setup.tasks)
         epochs = sum(setup.config.schedule(number == 0)[0] for number in range(self._tasks))
         self._bar = tqdm(
-            total=epochs, desc=f"{self.label}seed {setup.seed}", unit="epoch", dynamic_ncols=True, leave=False, disable=None
+            total=epochs,
+            desc=f"{self.label}seed {setup.seed}",
+            unit="epoch",
+            dynamic_ncols=True,
+            leave=False,
+            disable=None,
         )
         if not self.quiet:
             self.write(f"seed {setup.seed}")

@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = [run(each, console, force=not options.resume) for each in (config, config.replace(scheme=HDQT()))]
     except KeyboardInterrupt:
         console.close()
-        print(f"\nstopped; finished tasks and seeds are kept in {Path(options.results_dir) / 'demo'}", file=sys.stderr)
+        print(
+            f"\nstopped; finished tasks and seeds are kept in {Path(options.results_dir) / 'demo'}",
+            file=sys.stderr,
+        )
         return 130
     except USER_ERRORS as error:
         console.close()

@@ -192,7 +192,9 @@ def aggregate(path: Path) -> dict:
     content = {"seeds": sorted(result.seeds), "label": result.label, "summary": table, "curves": curves}
     write_atomic(path / "aggregate.json", encode(content) + "\n")
     columns = ("mean", "std", "n", "low", "high")
-    lines = [",".join([name, *("" if row[c] is None else f"{row[c]:.6g}" for c in columns)]) for name, row in table.items()]
+    lines = [
+        ",".join([name, *("" if row[c] is None else f"{row[c]:.6g}" for c in columns)]) for name, row in table.items()
+    ]
     write_atomic(path / "aggregate.csv", "\n".join(["name," + ",".join(columns), *lines]) + "\n")
     return content
 

@@ -109,7 +109,11 @@ class SeedDirectory:
         self._log.append(row)
 
     def finish_task(
-        self, record: dict, timing: dict, history: dict[str, list[np.ndarray]], matrices: dict[str, np.ndarray]
+        self,
+        record: dict,
+        timing: dict,
+        history: dict[str, list[np.ndarray]],
+        matrices: dict[str, np.ndarray],
     ) -> None:
         """Write everything of one finished task; metrics.jsonl comes last and so marks it finished.
 
@@ -150,7 +154,7 @@ def _environment() -> dict:
     return {
         "command": sys.argv,
         "cpu": platform.processor() or platform.machine(),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git_revision": _git_revision(),
         "host": platform.node(),
         "isa": active_isa(),
@@ -167,7 +171,11 @@ def _git_revision() -> str | None:
     here = Path(__file__).resolve().parent
     try:
         answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

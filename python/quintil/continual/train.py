@@ -14,7 +14,6 @@ from .config import RunConfig
 from .console import Console
 from .run import run
 
-
 #: What a run raises for options or data that cannot be used; everything else is a bug and keeps its traceback.
 USER_ERRORS = (FloatingPointError, ImportError, NotImplementedError, OSError, TypeError, ValueError)
 

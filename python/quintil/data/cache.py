@@ -17,9 +17,7 @@ from .progress import SLOW_SECONDS
 Arrays = dict[str, np.ndarray]
 
 
-def cached(
-    folder: Path, name: str, inputs_digest: str, keys: tuple[str, ...], compute: Callable[[], Arrays]
-) -> Arrays:
+def cached(folder: Path, name: str, inputs_digest: str, keys: tuple[str, ...], compute: Callable[[], Arrays]) -> Arrays:
     """The arrays of `compute()`, from a cache file in `folder` if it was left there by the same inputs and
     version.
 

@@ -53,9 +53,7 @@ def load_cifar100(request: Request) -> Dataset:
     request.refuse("argument", "features_file", "subjects_drop", "classes_drop")
     request.require_split("official")
     if request.normalise not in (None, "none"):
-        raise ValueError(
-            f"cifar100: expected normalise to be none (transform does it), got {request.normalise!r}"
-        )
+        raise ValueError(f"cifar100: expected normalise to be none (transform does it), got {request.normalise!r}")
     layout, files = _find(request)
     checksums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     parse = _parse_binary if layout == "cifar-100-binary" else _parse_python
@@ -129,14 +127,10 @@ def read_archive(archive: Path, layout: str) -> dict[str, bytes]:
                 if name is None:
                     continue
                 if not member.isfile() or member.size > _MEMBER_BYTES_MAX:
-                    raise ValueError(
-                        f"cifar100: expected {member.name} to be a plain file, got {member.size} bytes"
-                    )
+                    raise ValueError(f"cifar100: expected {member.name} to be a plain file, got {member.size} bytes")
                 files[name] = members.extractfile(member).read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(
-            f"cifar100: expected {archive.name} to be a whole archive, got {str(error)!r}"
-        ) from None
+        raise ValueError(f"cifar100: expected {archive.name} to be a whole archive, got {str(error)!r}") from None
     for name in _MEMBERS[layout][:2]:
         if name not in files:
             raise ValueError(f"cifar100: expected {layout}/{name} in {archive.name}, got {sorted(files)}")
@@ -175,9 +169,7 @@ def _check_labels(where: str, part: _Part, count: int) -> None:
     for values, limit, what in ((part.fine, CLASSES, "fine"), (part.coarse, COARSE_CLASSES, "coarse")):
         if int(values.max()) >= limit:
             row = int(np.flatnonzero(values >= limit)[0])
-            raise ValueError(
-                f"{where}: expected {what} labels of 0..{limit - 1}, got {values[row]} (record {row})"
-            )
+            raise ValueError(f"{where}: expected {what} labels of 0..{limit - 1}, got {values[row]} (record {row})")
     per_class = np.bincount(part.fine, minlength=CLASSES)
     if (per_class != count // CLASSES).any():
         label = int(np.flatnonzero(per_class != count // CLASSES)[0])
@@ -197,7 +189,5 @@ def _class_names(layout: str, files: dict[str, bytes]) -> tuple[str, ...]:
         return tuple(str(label) for label in range(CLASSES))
     listed = readers[source](files[source])
     if not isinstance(listed, list) or len(listed) != CLASSES or len(set(map(str, listed))) != CLASSES:
-        raise ValueError(
-            f"cifar100: expected {CLASSES} different class names in {source}, got {str(listed)[:60]}"
-        )
+        raise ValueError(f"cifar100: expected {CLASSES} different class names in {source}, got {str(listed)[:60]}")
     return tuple(str(name) for name in listed)

@@ -52,29 +52,21 @@ def images_to_float(batch: torch.Tensor) -> torch.Tensor:
     return batch.to(torch.float32).div_(255.0)
 
 
-def _assemble(
-    where: str, name: str, train: _Side, test: _Side, request: Request, checksums: dict[str, str]
-) -> Dataset:
+def _assemble(where: str, name: str, train: _Side, test: _Side, request: Request, checksums: dict[str, str]) -> Dataset:
     (x_train, labels_train, _), (x_test, labels_test, _) = train, test
     classes = np.unique(labels_train)
     unseen = np.setdiff1d(labels_test, classes)
     if unseen.size:
-        raise ValueError(
-            f"{where}: expected the labels of test to be seen in train, got {unseen.tolist()[:10]}"
-        )
+        raise ValueError(f"{where}: expected the labels of test to be seen in train, got {unseen.tolist()[:10]}")
     images = x_train.dtype == np.uint8 and x_train.ndim == 4
     if images:
         if request.normalise not in (None, "none"):
-            raise ValueError(
-                f"{where}: expected normalise to be none for uint8 images, got {request.normalise!r}"
-            )
+            raise ValueError(f"{where}: expected normalise to be none for uint8 images, got {request.normalise!r}")
     else:
         for side, x in (("train", x_train), ("test", x_test)):
             if not np.isfinite(x).all():
                 row = int(np.argwhere(~np.isfinite(x))[0, 0])
-                raise ValueError(
-                    f"{where}: expected finite features, got NaN or infinity in {side} (row {row})"
-                )
+                raise ValueError(f"{where}: expected finite features, got NaN or infinity in {side} (row {row})")
         x_train, x_test = normalise(x_train, x_test, request.normalise or default_normalisation(x_train))
     xs_train, y_train = to_tensors(x_train, labels_train, classes)
     xs_test, y_test = to_tensors(x_test, labels_test, classes)
@@ -99,9 +91,7 @@ def _read_npz(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
     arrays = read_npz(where, raw)
     absent = [key for key in _KEYS if key not in arrays]
     if absent:
-        raise ValueError(
-            f"{where}: expected keys {', '.join(_KEYS)}, got {sorted(arrays)} (absent: {absent[0]})"
-        )
+        raise ValueError(f"{where}: expected keys {', '.join(_KEYS)}, got {sorted(arrays)} (absent: {absent[0]})")
     if ("subject_train" in arrays) != ("subject_test" in arrays):
         raise ValueError(f"{where}: expected subject_train and subject_test together, got {sorted(arrays)}")
     sides = tuple(_npz_side(where, arrays, side) for side in ("train", "test"))
@@ -120,9 +110,7 @@ def _npz_side(where: str, arrays: dict[str, np.ndarray], side: str) -> _Side:
     if x.dtype.kind not in "iuf":
         raise ValueError(f"{where}: expected x_{side} to be integers or floats, got {x.dtype}")
     if x.ndim not in (2, 3, 4) or x.size == 0:
-        raise ValueError(
-            f"{where}: expected x_{side} of shape [N, F], [N, C, L] or [N, C, H, W], got {list(x.shape)}"
-        )
+        raise ValueError(f"{where}: expected x_{side} of shape [N, F], [N, C, L] or [N, C, H, W], got {list(x.shape)}")
     if y.shape != (len(x),):
         raise ValueError(f"{where}: expected y_{side} of shape [{len(x)}], got {list(y.shape)}")
     if y.dtype.kind not in "US":
@@ -132,9 +120,7 @@ def _npz_side(where: str, arrays: dict[str, np.ndarray], side: str) -> _Side:
     if subjects is not None:
         subjects = integer_column(where, subjects, f"subject_{side}")
         if len(subjects) != len(x):
-            raise ValueError(
-                f"{where}: expected subject_{side} of shape [{len(x)}], got {list(subjects.shape)}"
-            )
+            raise ValueError(f"{where}: expected subject_{side} of shape [{len(x)}], got {list(subjects.shape)}")
     return x, y, subjects
 
 
@@ -147,14 +133,10 @@ def _read_csv(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
     split = next((n for n in names if n.lower() == "split"), None)
     features = [i for i, name in enumerate(names) if name not in (label, subject, split)]
     if not rows or not features:
-        raise ValueError(
-            f"{where}: expected rows and feature columns, got {len(rows)} rows, {len(features)} features"
-        )
+        raise ValueError(f"{where}: expected rows and feature columns, got {len(rows)} rows, {len(features)} features")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(names):
-            raise ValueError(
-                f"{where}: expected {len(names)} fields in every line, got {len(row)} in line {number}"
-            )
+            raise ValueError(f"{where}: expected {len(names)} fields in every line, got {len(row)} in line {number}")
     x = _numbers(where, [[row[i] for i in features] for row in rows])
     labels = _labels([row[names.index(label)].strip() for row in rows])
     persons = None
@@ -163,9 +145,7 @@ def _read_csv(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
         persons = integer_column(where, column, f"column {subject}")
     sides = None if split is None else [row[names.index(split)].strip().lower() for row in rows]
     train, test = _csv_split(where, labels, persons, sides, request)
-    return tuple(
-        (x[rows_], labels[rows_], None if persons is None else persons[rows_]) for rows_ in (train, test)
-    )
+    return tuple((x[rows_], labels[rows_], None if persons is None else persons[rows_]) for rows_ in (train, test))
 
 
 def _csv_split(
@@ -196,6 +176,4 @@ def _numbers(where: str, rows: list[list[str]]) -> np.ndarray:
     try:
         return np.array(rows, dtype=np.float64)
     except ValueError as error:
-        raise ValueError(
-            f"{where}: expected only numbers in the feature columns, got {str(error)!r}"
-        ) from None
+        raise ValueError(f"{where}: expected only numbers in the feature columns, got {str(error)!r}") from None

@@ -28,9 +28,7 @@ def load_digits(request: Request) -> Dataset:
     request.refuse("argument", "features_file", "subjects_drop", "classes_drop")
     request.require_split("official")
     if request.normalise not in (None, "none"):
-        raise ValueError(
-            f"digits: expected normalise to be none (pixels lie in [0, 1]), got {request.normalise!r}"
-        )
+        raise ValueError(f"digits: expected normalise to be none (pixels lie in [0, 1]), got {request.normalise!r}")
     bunch = sklearn_digits()
     pixels = (bunch.data / 16.0).astype(np.float32)
     labels = bunch.target.astype(np.int64)
@@ -49,7 +47,5 @@ def load_digits(request: Request) -> Dataset:
         subject_test=None,
         transform=to_float,
         augment=None,
-        checksums={
-            "sklearn digits (pixels, labels)": hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
-        },
+        checksums={"sklearn digits (pixels, labels)": hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()},
     )

@@ -42,9 +42,7 @@ def fetch(url: str, destination: Path, *, md5: str | None = None) -> Path:
     if md5 is not None:
         found = _md5_of(part)
         if found != md5:
-            raise ValueError(
-                f"fetch: expected md5 {md5} of {url}, got {found} (delete {part} and call again)"
-            )
+            raise ValueError(f"fetch: expected md5 {md5} of {url}, got {found} (delete {part} and call again)")
     os.replace(part, destination)
     return destination
 
@@ -86,9 +84,7 @@ def unpack_zip(archive: Path, target: Path) -> Path:
 
 def _refuse_existing(target: Path) -> None:
     if target.exists():
-        raise FileExistsError(
-            f"unpack_zip: expected {target} not to exist, got a file or folder (move it away)"
-        )
+        raise FileExistsError(f"unpack_zip: expected {target} not to exist, got a file or folder (move it away)")
 
 
 def _transfer(url: str, part: Path) -> None:
@@ -102,9 +98,7 @@ def _transfer(url: str, part: Path) -> None:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
             resumed = response.status == 206
             if resumed and _range_start(response) != have:
-                raise http.client.HTTPException(
-                    f"a range from byte {_range_start(response)} instead of {have}"
-                )
+                raise http.client.HTTPException(f"a range from byte {_range_start(response)} instead of {have}")
             have = have if resumed else 0
             length = response.headers.get("Content-Length")
             total = None if length is None else have + int(length)
@@ -117,9 +111,7 @@ def _transfer(url: str, part: Path) -> None:
         _explain_http(error, url, part)
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise ConnectionError(
-            f"fetch: expected an answer from {url}, got {str(reason)!r} ({advice})"
-        ) from None
+        raise ConnectionError(f"fetch: expected an answer from {url}, got {str(reason)!r} ({advice})") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             message = f"fetch: expected space for {url}, got a full disk (make room; {advice})"
@@ -163,9 +155,7 @@ def _explain_http(error: urllib.error.HTTPError, url: str, part: Path) -> None:
     if error.code in (404, 410):
         raise FileNotFoundError(f"fetch: expected {url} to exist, got {got} (fetch it by hand)") from None
     if error.code == 416:
-        raise ConnectionError(
-            f"fetch: expected to resume {url}, got {got} (delete {part} and call again)"
-        ) from None
+        raise ConnectionError(f"fetch: expected to resume {url}, got {got} (delete {part} and call again)") from None
     raise ConnectionError(f"fetch: expected {url}, got {got} (call again later)") from None
 
 
@@ -181,15 +171,11 @@ def _extract(archive: Path, folder: Path) -> None:
                 _check_member(archive, member)
             members.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(
-            f"unpack_zip: expected {archive.name} to be a whole zip archive, got {str(error)!r}"
-        ) from None
+        raise ValueError(f"unpack_zip: expected {archive.name} to be a whole zip archive, got {str(error)!r}") from None
 
 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or link:
-        raise ValueError(
-            f"unpack_zip: expected members inside the folder, got {member.filename!r} in {archive.name}"
-        )
+        raise ValueError(f"unpack_zip: expected members inside the folder, got {member.filename!r} in {archive.name}")

@@ -59,14 +59,9 @@ def read_raw(folder: Path) -> PersonTable:
     absent = [path for path in paths if not path.is_file()]
     if absent:
         have = len(paths) - len(absent)
-        raise ValueError(
-            f"dsads: expected {len(paths)} segment files, got {have} (absent: {absent[0]} and others)"
-        )
+        raise ValueError(f"dsads: expected {len(paths)} segment files, got {have} (absent: {absent[0]} and others)")
     sums: dict[str, str] = {}
-    texts = [
-        read_hashed(p, sums, p.relative_to(folder).as_posix())
-        for p in progress(paths, len(paths), "dsads: read")
-    ]
+    texts = [read_hashed(p, sums, p.relative_to(folder).as_posix()) for p in progress(paths, len(paths), "dsads: read")]
     digest = digest_of(sums)
     arrays = cached(folder.parent, "dsads", digest, ("x",), lambda: {"x": _features(paths, texts)})
     labels, persons, _ = np.array(cells, dtype=np.int64).T

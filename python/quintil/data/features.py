@@ -47,15 +47,11 @@ def window_features(windows: np.ndarray) -> np.ndarray:
     """
     windows = np.asarray(windows, dtype=np.float64)
     if windows.ndim < 1 or windows.shape[-1] < 7:
-        raise ValueError(
-            f"window_features: expected windows of at least 7 samples, got {list(windows.shape)}"
-        )
+        raise ValueError(f"window_features: expected windows of at least 7 samples, got {list(windows.shape)}")
     rows = windows.reshape(-1, windows.shape[-1])
     if not np.isfinite(rows).all():
         bad = int(np.argwhere(~np.isfinite(rows))[0, 0])
-        raise ValueError(
-            f"window_features: expected finite windows, got NaN or infinity (first in window {bad})"
-        )
+        raise ValueError(f"window_features: expected finite windows, got NaN or infinity (first in window {bad})")
     parts = [_features_of(rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK)]
     table = np.concatenate(parts) if parts else np.empty((0, len(FEATURE_NAMES)))
     return table.reshape(*windows.shape[:-1], len(FEATURE_NAMES))
@@ -131,6 +127,4 @@ def _higher_moments(centred: np.ndarray, weight: np.ndarray) -> list[np.ndarray]
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, 0 where the denominator is 0."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    return np.divide(
-        numerator, denominator, out=np.zeros(shape), where=np.broadcast_to(denominator != 0, shape)
-    )
+    return np.divide(numerator, denominator, out=np.zeros(shape), where=np.broadcast_to(denominator != 0, shape))

@@ -65,9 +65,7 @@ def parse_numbers(where: str, raw: bytes, columns: int, *, separator: str = " ")
     wrong = wrong[counts[wrong] != 0]
     if wrong.size:
         line = int(wrong[0])
-        raise ValueError(
-            f"{where}: expected {columns} numbers in every line, got {counts[line]} in line {line + 1}"
-        )
+        raise ValueError(f"{where}: expected {columns} numbers in every line, got {counts[line]} in line {line + 1}")
     rows = int((counts != 0).sum())
     if rows == 0:
         raise ValueError(f"{where}: expected rows of {columns} numbers, got an empty file")
@@ -113,9 +111,7 @@ def integer_column(where: str, column: np.ndarray, what: str) -> np.ndarray:
         got = f"{column.dtype} of shape {list(column.shape)}"
         raise ValueError(f"{where}: expected {what} to be a column of integers, got {got}")
     whole = (
-        np.isfinite(column) & (column == np.rint(column))
-        if column.dtype.kind == "f"
-        else np.ones(len(column), bool)
+        np.isfinite(column) & (column == np.rint(column)) if column.dtype.kind == "f" else np.ones(len(column), bool)
     )
     if not whole.all():
         row = int(np.flatnonzero(~whole)[0])

@@ -137,9 +137,7 @@ def cut_windows(segments: np.ndarray, signals: dict[tuple[int, int], np.ndarray]
     """
     is_test = np.isin(segments[:, 1], TEST_PERSONS)
     windows, labels, persons = [np.empty((0, 6, WINDOW))], [], []
-    for experiment, person, activity, start, end in np.concatenate(
-        [segments[~is_test], segments[is_test]]
-    ).tolist():
+    for experiment, person, activity, start, end in np.concatenate([segments[~is_test], segments[is_test]]).tolist():
         signal = signals[experiment, person]
         if end > len(signal):
             raise ValueError(
@@ -159,9 +157,7 @@ def _compute(segments: np.ndarray, texts: dict[tuple[int, int], dict[str, bytes]
         acc, gyro = (parse_numbers(f"hapt_raw: {name}", text, 3) for name, text in pair.items())
         if len(acc) != len(gyro):
             rows = f"{len(acc)} and {len(gyro)}"
-            raise ValueError(
-                f"hapt_raw: expected equally long acc and gyro of experiment {key[0]}, got {rows} rows"
-            )
+            raise ValueError(f"hapt_raw: expected equally long acc and gyro of experiment {key[0]}, got {rows} rows")
         signals[key] = np.concatenate([acc, gyro], axis=1)
         if not np.isfinite(signals[key]).all():
             raise ValueError(f"hapt_raw: expected finite samples in experiment {key[0]}, got NaN or infinity")
@@ -172,9 +168,7 @@ def _compute(segments: np.ndarray, texts: dict[tuple[int, int], dict[str, bytes]
     return {"x": x, "labels": labels, "persons": persons}
 
 
-def _compare_with_publisher(
-    folder: Path, labels: np.ndarray, persons: np.ndarray, checksums: dict[str, str]
-) -> None:
+def _compare_with_publisher(folder: Path, labels: np.ndarray, persons: np.ndarray, checksums: dict[str, str]) -> None:
     """Our rows must be the publisher's rows wherever his y and subject files are there."""
     for ours, stem in ((labels, "y"), (persons, "subject_id")):
         paths = [folder / side / f"{stem}_{side.lower()}.txt" for side in ("Train", "Test")]
@@ -186,9 +180,7 @@ def _compare_with_publisher(
         wrong = np.flatnonzero(theirs != ours)
         if wrong.size:
             row = int(wrong[0])
-            raise ValueError(
-                f"hapt_raw: expected {theirs[row]} as in {stem}_*.txt, got {ours[row]} (row {row})"
-            )
+            raise ValueError(f"hapt_raw: expected {theirs[row]} as in {stem}_*.txt, got {ours[row]} (row {row})")
 
 
 def _column(path: Path, checksums: dict[str, str]) -> np.ndarray:

@@ -33,9 +33,7 @@ def augment_images(batch: torch.Tensor, generator: torch.Generator) -> torch.Ten
     return normalise_bright(crop_and_flip(batch, offset[0], offset[1], flip), factor)
 
 
-def crop_and_flip(
-    batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: torch.Tensor
-) -> torch.Tensor:
+def crop_and_flip(batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     """Window of the input's size at (top, left), 0..2*PADDING, of the zero-padded images; mirrored where
     flip.
 

@@ -32,18 +32,14 @@ _TABLES = ("pamap2.npz", "pamap2.mat", "pamap2.csv", "pamap.mat", "pamap.csv")
 _UNIT_STARTS = (3, 20, 37)
 # Offsets inside a unit of acc 16 g, gyro, mag; three axes each.
 _SENSOR_OFFSETS = (1, 7, 10)
-SENSOR_COLUMNS = tuple(
-    unit + offset + axis for unit in _UNIT_STARTS for offset in _SENSOR_OFFSETS for axis in range(3)
-)
+SENSOR_COLUMNS = tuple(unit + offset + axis for unit in _UNIT_STARTS for offset in _SENSOR_OFFSETS for axis in range(3))
 
 
 @dataset("pamap2")
 def load_pamap2(request: Request) -> Dataset:
     """x float32 [N, 243]; persons 3, 4, 9 (few activities) and class 24 (rope jumping) dropped by default."""
     request.refuse("argument")
-    rules = Rules(
-        labels=ACTIVITIES, subjects=PERSONS, split="loso", subjects_drop=(3, 4, 9), classes_drop=(24,)
-    )
+    rules = Rules(labels=ACTIVITIES, subjects=PERSONS, split="loso", subjects_drop=(3, 4, 9), classes_drop=(24,))
     return person_dataset("pamap2", _table(request), rules, request)
 
 
@@ -112,9 +108,7 @@ def file_windows(path: Path) -> tuple[np.ndarray, np.ndarray]:
             continue
         filled = fill_gaps(sensors[start:stop])
         if filled is None:
-            warnings.warn(
-                f"{where}: rows {start + 1} to {stop} left out, a sensor has no value there", stacklevel=2
-            )
+            warnings.warn(f"{where}: rows {start + 1} to {stop} left out, a sensor has no value there", stacklevel=2)
             continue
         lengths = magnitude(filled.reshape(len(filled), FEATURES // 27, 3).swapaxes(1, 2)).copy()
         cut = sliding(lengths, WINDOW, STEP)

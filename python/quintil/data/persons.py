@@ -64,13 +64,9 @@ def person_dataset(name: str, table: PersonTable, rules: Rules, request: Request
     keep = ~np.isin(subjects, drop_subjects) & ~np.isin(labels, drop_classes)
     x, labels, subjects = x[keep], labels[keep], subjects[keep]
     if len(x) == 0:
-        raise ValueError(
-            f"{name}: expected samples after the removals, got none ({drop_subjects}, {drop_classes})"
-        )
+        raise ValueError(f"{name}: expected samples after the removals, got none ({drop_subjects}, {drop_classes})")
 
-    train, test = split_persons(
-        name, request.split or rules.split, subjects, request.seed, rules.official_test
-    )
+    train, test = split_persons(name, request.split or rules.split, subjects, request.seed, rules.official_test)
     how = request.normalise or default_normalisation(x)
     scaled_train, scaled_test = normalise(x[train], x[test], how)
     classes = np.unique(labels)
@@ -98,9 +94,7 @@ def _check_rows(name: str, x: np.ndarray, labels: np.ndarray, subjects: np.ndarr
     finite = np.isfinite(x)
     if not finite.all():
         row, column = np.argwhere(~finite)[0][:2]
-        raise ValueError(
-            f"{name}: expected finite features, got {x[row, column]} (row {row}, column {column})"
-        )
+        raise ValueError(f"{name}: expected finite features, got {x[row, column]} (row {row}, column {column})")
 
 
 def _check_known(name: str, what: str, values: np.ndarray, allowed: Collection[int]) -> None:

@@ -68,9 +68,7 @@ class Request:
     def require_split(self, *allowed: str) -> None:
         """Raise ValueError unless split is None or one of the allowed names."""
         if self.split is not None and self.split not in allowed:
-            raise ValueError(
-                f"load: expected split of {self.name!r} to be one of {allowed}, got {self.split!r}"
-            )
+            raise ValueError(f"load: expected split of {self.name!r} to be one of {allowed}, got {self.split!r}")
 
 
 Loader = Callable[[Request], Dataset]
@@ -128,9 +126,7 @@ def load(
         hint = f"did you mean {near[0]!r}?" if near else "see quintil.data.names()"
         raise ValueError(f"load: expected name to be one of {', '.join(names())}, got {name!r} ({hint})")
     if normalise is not None and normalise not in NORMALISATIONS:
-        raise ValueError(
-            f"load: expected normalise to be one of {', '.join(NORMALISATIONS)}, got {normalise!r}"
-        )
+        raise ValueError(f"load: expected normalise to be one of {', '.join(NORMALISATIONS)}, got {normalise!r}")
     request = Request(
         name=base,
         argument=argument,
@@ -167,14 +163,10 @@ def check(data: Dataset) -> None:
         counts = torch.bincount(y, minlength=len(data.class_names))
         absent = [name for name, count in zip(data.class_names, counts.tolist(), strict=True) if count == 0]
         if absent or len(counts) > len(data.class_names):
-            raise ValueError(
-                f"{where} every class on both sides of the split, got none of {absent} in {side}"
-            )
+            raise ValueError(f"{where} every class on both sides of the split, got none of {absent} in {side}")
     if data.x_train.shape[1:] != data.x_test.shape[1:]:
         shapes = f"{list(data.x_train.shape)} and {list(data.x_test.shape)}"
-        raise ValueError(
-            f"{data.name}: expected x_train and x_test to have equal sample shapes, got {shapes}"
-        )
+        raise ValueError(f"{data.name}: expected x_train and x_test to have equal sample shapes, got {shapes}")
     if data.subject_train is not None and data.subject_test is not None:
         both = sorted(set(data.subject_train.tolist()) & set(data.subject_test.tolist()))
         if both:

@@ -70,9 +70,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(
-                f"a reference to {module}.{name}, which no data file needs"
-            ) from None
+            raise pickle.UnpicklingError(f"a reference to {module}.{name}, which no data file needs") from None
 
     def persistent_load(self, pid: object) -> object:
         raise pickle.UnpicklingError("a persistent reference, which no data file needs")
@@ -89,9 +87,7 @@ def load_arrays(where: str, raw: bytes) -> dict[str, object]:
         if not isinstance(loaded, dict):
             raise ValueError(f"a {type(loaded).__name__}")
         return {
-            key.decode("latin-1") if isinstance(key, bytes) else str(key): (
-                v.build() if isinstance(v, _Array) else v
-            )
+            key.decode("latin-1") if isinstance(key, bytes) else str(key): (v.build() if isinstance(v, _Array) else v)
             for key, v in loaded.items()
         }
     # A damaged pickle fails in whatever opcode it reaches: any of these, and nothing was called but the
@@ -107,6 +103,4 @@ def load_arrays(where: str, raw: bytes) -> dict[str, object]:
         reason = error
     except (MemoryError, RecursionError, TypeError, ValueError) as error:
         reason = error
-    raise ValueError(
-        f"{where}: expected a pickled dict of plain values and uint8 arrays, got {str(reason)[:200]!r}"
-    )
+    raise ValueError(f"{where}: expected a pickled dict of plain values and uint8 arrays, got {str(reason)[:200]!r}")

@@ -36,9 +36,7 @@ def split_persons(
     elif kind == "subjects" and argument:
         train, test = _listed(name, argument)
     else:
-        known = "hdqt, loso, loso:<person>, subjects:<json>" + (
-            ", official" if official_test is not None else ""
-        )
+        known = "hdqt, loso, loso:<person>, subjects:<json>" + (", official" if official_test is not None else "")
         raise ValueError(f"{name}: expected split to be one of {known}, got {split!r}")
     _check_persons(name, split, persons, train, test)
     return np.isin(subjects, train), np.isin(subjects, test)
@@ -81,9 +79,7 @@ def _listed(name: str, argument: str) -> tuple[list[int], list[int]]:
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
-        raise ValueError(
-            f'{name}: expected subjects as JSON like {{"train": [1, 2], "test": [3]}}, got {text[:80]!r}'
-        )
+        raise ValueError(f'{name}: expected subjects as JSON like {{"train": [1, 2], "test": [3]}}, got {text[:80]!r}')
     return lists[0], lists[1]
 
 

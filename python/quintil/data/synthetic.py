@@ -51,9 +51,7 @@ def _images(request: Request, generator: np.random.Generator) -> Dataset:
     def side(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
         y = np.tile(np.arange(IMAGE_CLASSES), per_class)
         noise = generator.normal(scale=30.0, size=(len(y), 3, 32, 32))
-        x = np.clip(
-            128.0 + patterns[y] + noise + generator.normal(scale=15.0, size=(len(y), 3, 1, 1)), 0, 255
-        )
+        x = np.clip(128.0 + patterns[y] + noise + generator.normal(scale=15.0, size=(len(y), 3, 1, 1)), 0, 255)
         return torch.from_numpy(x.astype(np.uint8)), torch.from_numpy(y.astype(np.int64))
 
     (x_train, y_train), (x_test, y_test) = side(IMAGE_TRAIN), side(IMAGE_TEST)

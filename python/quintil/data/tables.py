@@ -41,9 +41,7 @@ def read_table(name: str, path: Path, features: int) -> PersonTable:
     where = f"{name}: {path.name}"
     x, labels, subjects = reader(where, raw, features)
     if x.ndim != 2 or x.shape[1] != features or x.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{where}: expected features of shape [N, {features}], got {x.dtype} {list(x.shape)}"
-        )
+        raise ValueError(f"{where}: expected features of shape [N, {features}], got {x.dtype} {list(x.shape)}")
     if not len(x) == len(labels) == len(subjects):
         rows = f"{len(x)}, {len(labels)} and {len(subjects)}"
         raise ValueError(f"{where}: expected as many labels and persons as rows of features, got {rows}")
@@ -77,9 +75,7 @@ def pick(where: str, found: list[str], candidates: tuple[str, ...], what: str) -
             if name.strip().lower() == candidate:
                 return name
     shown = ", ".join(found[:3] + ["..."] + found[-3:] if len(found) > 8 else found)
-    raise ValueError(
-        f"{where}: expected a {what} column (one of {', '.join(candidates)}), got columns {shown}"
-    )
+    raise ValueError(f"{where}: expected a {what} column (one of {', '.join(candidates)}), got columns {shown}")
 
 
 def _from_npz(where: str, raw: bytes, features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -96,9 +92,7 @@ def _from_csv(where: str, raw: bytes, features: int) -> tuple[np.ndarray, np.nda
     if not any(_is_number(word) for word in names):
         label, subject = pick(where, names, LABEL_NAMES, "label"), pick(where, names, SUBJECT_NAMES, "person")
         table = parse_numbers(where, body, len(names), separator=",")
-        chosen = [
-            i for i, n in enumerate(names) if n not in (label, subject) and n.lower() not in _OTHER_NAMES
-        ]
+        chosen = [i for i, n in enumerate(names) if n not in (label, subject) and n.lower() not in _OTHER_NAMES]
         return table[:, chosen], table[:, names.index(label)], table[:, names.index(subject)]
     return _by_position(where, parse_numbers(where, raw, len(names), separator=","), features)
 
@@ -110,15 +104,9 @@ def _from_mat(where: str, raw: bytes, features: int) -> tuple[np.ndarray, np.nda
         raise ImportError(f"{where}: expected scipy to be installed for .mat files, got none") from None
     try:
         variables = loadmat(io.BytesIO(raw))
-    except (
-        Exception
-    ) as error:  # loadmat raises whatever a damaged record leads to: struct, zlib, type, memory errors
-        raise ValueError(
-            f"{where}: expected a readable MATLAB file before v7.3, got {str(error)!r}"
-        ) from None
-    tables = [
-        v for v in variables.values() if isinstance(v, np.ndarray) and v.ndim == 2 and v.dtype.kind in "iuf"
-    ]
+    except Exception as error:  # loadmat raises whatever a damaged record leads to: struct, zlib, type, memory errors
+        raise ValueError(f"{where}: expected a readable MATLAB file before v7.3, got {str(error)!r}") from None
+    tables = [v for v in variables.values() if isinstance(v, np.ndarray) and v.ndim == 2 and v.dtype.kind in "iuf"]
     tables = [v for v in tables if v.shape[1] >= features + 2]
     if len(tables) != 1:
         raise ValueError(f"{where}: expected one table of at least {features + 2} columns, got {len(tables)}")
@@ -128,8 +116,7 @@ def _from_mat(where: str, raw: bytes, features: int) -> tuple[np.ndarray, np.nda
 def _by_position(where: str, table: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if table.shape[1] < features + 2:
         raise ValueError(
-            f"{where}: expected a label and a person column after {features} features, "
-            f"got {table.shape[1]} columns"
+            f"{where}: expected a label and a person column after {features} features, " f"got {table.shape[1]} columns"
         )
     return table[:, :features], table[:, -2], table[:, -1]
 

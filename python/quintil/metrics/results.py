@@ -45,9 +45,7 @@ class RunResult:
     def values(self, name: str) -> dict[int, float]:
         """Seed -> value of one summary number, for the seeds that have it."""
         return {
-            seed: result.summary[name]
-            for seed, result in self.seeds.items()
-            if result.summary.get(name) is not None
+            seed: result.summary[name] for seed, result in self.seeds.items() if result.summary.get(name) is not None
         }
 
     def heads(self) -> list[str]:

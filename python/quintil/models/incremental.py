@@ -49,7 +49,12 @@ class IncrementalNet(nn.Module):
             return
         place = next(self.backbone.parameters())
         head = nn.utils.skip_init(
-            nn.Linear, self.backbone.out_features, classes, bias=self.bias, device=place.device, dtype=place.dtype
+            nn.Linear,
+            self.backbone.out_features,
+            classes,
+            bias=self.bias,
+            device=place.device,
+            dtype=place.dtype,
         )
         known = self.classes
         if self.head is not None:

@@ -220,7 +220,8 @@ def _raise_problems(scheme: Scheme, unmatched: list[str], refused: list[str]) ->
         problems.append(f"expected every skip pattern to match a module, got {', '.join(map(repr, unmatched))}")
     if refused:
         problems.append(
-            f"expected layers that {type(scheme).__name__} can take, got {', '.join(refused)} (leave them out with skip)"
+            f"expected layers that {type(scheme).__name__} can take, got {', '.join(refused)} "
+            "(leave them out with skip)"
         )
     if problems:
         raise ValueError("quantize_: " + "; ".join(problems))

@@ -101,7 +101,9 @@ class Scheme:
             raise TypeError(self._expected(field, "to be a tuple of names"))
         given = list(value)
         if not all(name in choices for name in given) or len(set(given)) != len(given):
-            raise ValueError(self._expected(field, "to name each of " + ", ".join(map(repr, choices)) + " at most once"))
+            raise ValueError(
+                self._expected(field, "to name each of " + ", ".join(map(repr, choices)) + " at most once")
+            )
         object.__setattr__(self, field, tuple(name for name in choices if name in given))
 
     def _expected(self, field: str, condition: str) -> str:

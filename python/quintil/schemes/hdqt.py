@@ -88,9 +88,7 @@ class HDQT(Scheme):
             raise NotImplementedError(self._expected("requantize", "True with hadamard='binary'"))
 
     @classmethod
-    def paper(
-        cls, accumulators: str = "collas2024", bits: int = 4, accumulator_bits: int | None = 8
-    ) -> HDQT:
+    def paper(cls, accumulators: str = "collas2024", bits: int = 4, accumulator_bits: int | None = 8) -> HDQT:
         """The authors' published arithmetic: divisor blocks, one backward clamp on the whole sum, 'chw' tiles.
 
         It sets hadamard='divisor', backward_tile_size=0, ste='raw' and tile_order='chw'; the rest are the defaults.
