@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,19 @@ def plant(root: Path, files: dict[str, str]) -> None:
 
 def test_this_tree_keeps_the_rules() -> None:
     assert check_layers.findings(ROOT) == []
+
+
+@pytest.mark.parametrize("readme", ["csrc/README.md", "csrc/kernels/README.md"])
+def test_maps_name_files_that_exist(readme: str) -> None:
+    """Every file name in backticks, `name.{h,cpp}` spelled out; the op `x` is an example."""
+    text = re.sub(r"```.*?```", "", (ROOT / readme).read_text(), flags=re.DOTALL)
+    quoted = re.findall(r"`([\w./-]+\.(?:h|cpp|py|txt|\{h,cpp\}))`", text)
+    named = [name.replace("{h,cpp}", end) for name in quoted for end in (("h", "cpp") if "{" in name else ("",))]
+    files = [path.as_posix() for top in ("csrc", "python", "scripts", "tests") for path in (ROOT / top).rglob("*")]
+    files += [path.as_posix() for path in ROOT.iterdir()]
+    examples = {"ops/x.cpp", "autograd/x.cpp", "tests/python/test_x.py"}
+    assert len(named) > 10
+    assert [n for n in named if n not in examples and not any(f.endswith(f"/{n}") for f in files)] == []
 
 
 def test_a_sound_tree_has_no_findings(tmp_path: Path) -> None:
