@@ -1,25 +1,31 @@
 """`torch.compile(fullgraph=True)` and `torch.export` of a conv+linear HDQT network with new seeds."""
 
 import pytest
-import quintil.functional as F
 import torch
 from conftest import assert_same
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+import quintil
+import quintil.functional as F
+
 SEEDS = [5, 77, 0, 1, 2**62 - 1, 2**32, 3, 123456789, 2**40]
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    """`stochastic`: the default leaves the forward to nearest, so that the seed reaches gradients alone."""
+
+    def __init__(self, stochastic: str = "b1g,b2a,b2g") -> None:
         super().__init__()
+        self.stochastic = stochastic
         self.kernel = nn.Parameter(torch.rand(6, 2, 3, 3) - 0.5)
         self.weight = nn.Parameter(torch.rand(5, 6 * 36) * 0.2 - 0.1)
         self.bias = nn.Parameter(torch.zeros(5))
 
     def forward(self, x, seed: int):
-        x = torch.ops.quintil.hadamard_conv2d(x, self.kernel, None, [1, 1], [1, 1], seed=seed).relu()
-        return torch.ops.quintil.hadamard_linear(x.flatten(1), self.weight, self.bias, seed=seed)
+        options = {"seed": seed, "stochastic": self.stochastic}
+        x = torch.ops.quintil.hadamard_conv2d(x, self.kernel, None, [1, 1], [1, 1], **options).relu()
+        return torch.ops.quintil.hadamard_linear(x.flatten(1), self.weight, self.bias, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -123,9 +129,27 @@ def test_dynamic_batch():
 
 
 def test_export_with_a_dynamic_seed(tmp_path):
-    net, x = Net().eval(), torch.rand(4, 2, 6, 6)
+    """The forward rounds stochastically here, so that a seed kept as a constant would show."""
+    net, x = Net("fw,fa").eval(), torch.rand(4, 2, 6, 6)
     program = torch.export.export(net, (x, 7), dynamic_shapes={"x": None, "seed": torch.export.Dim.DYNAMIC})
     torch.export.save(program, tmp_path / "net.pt2")
     loaded = torch.export.load(tmp_path / "net.pt2").module()
     for seed in (7, 8, 2**50):
         assert_same(loaded(x, seed), net(x, seed))
+    assert not torch.equal(loaded(x, 7), loaded(x, 8))
+
+
+def test_evaluation_compiled_ahead_of_time(tmp_path):
+    """A package of the evaluation graph, which has no seed: torch 2.13 writes an optional symbolic integer into a package as
+    None, so that a graph with a seed input would round to nearest there.
+    """
+    net, x = quintil.quantize_(
+        nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU()), quintil.HDQT()
+    ).eval(), torch.rand(4, 2, 6, 6)
+    with torch.no_grad():
+        program = torch.export.export(net, (x,))
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "net.pt2"))
+        loaded = torch._inductor.aoti_load_package(path)
+        for _ in range(3):
+            x = torch.rand(4, 2, 6, 6)
+            assert_same(loaded(x), net(x))

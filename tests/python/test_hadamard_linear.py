@@ -277,6 +277,26 @@ def test_saved_for_backward_is_packed():
     y.sum().backward()
 
 
+@pytest.mark.parametrize("bits, k", [(4, 405), (4, 256), (3, 64), (8, 405)])
+def test_bytes_saved_for_backward(bits, k):
+    """Exactly the codes, two per byte up to 4 bits, and four scalars; at 4 bits an eighth of float32 within 1 %."""
+    b, n = 128, 405
+    x, w, bias = (
+        activations(b, k).requires_grad_(),
+        weights(n, k).requires_grad_(),
+        torch.randn(n, requires_grad=True),
+    )
+    held = {}
+    keep = lambda t: held.setdefault(t.untyped_storage().data_ptr(), t)  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        y = op(x, w, bias, bits=bits, seed=1)
+    saved = sum(t.untyped_storage().nbytes() for t in held.values())
+    assert saved == (b + n) * ((k + 1) // 2 if bits <= 4 else k) + 4 * 4
+    if bits == 4:
+        assert abs(saved / (4 * (x.numel() + w.numel())) * 8 - 1) < 0.01
+    y.sum().backward()
+
+
 @pytest.mark.parametrize(
     "bits, make_x, make_w, floor",
     [

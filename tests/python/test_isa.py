@@ -6,9 +6,11 @@ Run as a program (`test_isa.py OUT.pt`), this file writes the results of all ops
 import sys
 
 import pytest
+import torch
+
 import quintil
 import quintil.functional as F
-import torch
+from quintil.models import CifarResNet, FCNet
 
 ops = torch.ops.quintil
 ALL_SITES = "fw,fa,b1w,b1g,b2a,b2g"
@@ -85,7 +87,9 @@ def products():
                                 accumulate=accumulate,
                                 overflow=overflow,
                             )
-                    yield ops.tile_saturation(a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits)
+                    yield ops.tile_saturation(
+                        a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits
+                    )
 
 
 def layers():
@@ -108,10 +112,28 @@ def layers():
         yield from conv((10, 3, 4, 4), (8, 3, 1, 1), padding=0, **options)
 
 
+def training():
+    """All parameters and running statistics after two steps of an MLP and of a ResNet with one block per stage."""
+    for features, x, classes in (
+        (FCNet(101), torch.randn(64, 101), 7),
+        (CifarResNet(1), torch.randn(6, 3, 16, 16), 10),
+    ):
+        model = torch.nn.Sequential(
+            features, torch.nn.ReLU(), torch.nn.Linear(features.out_features, classes)
+        )
+        quintil.quantize_(model, quintil.HDQT())
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        for _ in range(2):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), torch.arange(len(x)) % classes).backward()
+            optimiser.step()
+        yield from model.state_dict().values()
+
+
 def results() -> list[torch.Tensor]:
     """All results, in one fixed order; every group starts from its own fixed random state."""
     collected = []
-    for i, group in enumerate((element_ops, transforms, products, layers)):
+    for i, group in enumerate((element_ops, transforms, products, layers, training)):
         torch.manual_seed(100 + i)
         collected.extend(t.detach().contiguous() for t in group())
     return collected

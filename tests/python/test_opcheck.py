@@ -21,16 +21,25 @@ def uint8(*shape):
     return torch.randint(0, 16, shape).to(torch.uint8)
 
 
-def linear(*, b=6, k=37, n=9, grad=False, bias=True, strided=False, **options):
-    x, w = activations(b, k), weights(n, k)
+def linear(*, b=6, k=37, n=9, grad=False, bias=True, strided=False, dtype=torch.float32, **options):
+    x, w = activations(b, k).to(dtype), weights(n, k).to(dtype)
     if strided:
         x, w = x.t().contiguous().t(), torch.stack([w, w], -1)[..., 0]
     tensors = [x, w, torch.randn(n) if bias else None]
     return tuple(leaf(t) if grad and t is not None else t for t in tensors), {"seed": 5, **options}
 
 
-def conv(*, n=2, grad=False, bias=True, channels_last=False, geometry=((1, 1), (1, 1)), **options):
-    x, w = activations(n, 3, 7, 6), weights(4, 3, 3, 3)
+def conv(
+    *,
+    n=2,
+    grad=False,
+    bias=True,
+    channels_last=False,
+    geometry=((1, 1), (1, 1)),
+    dtype=torch.float32,
+    **options,
+):
+    x, w = activations(n, 3, 7, 6).to(dtype), weights(4, 3, 3, 3).to(dtype)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
     tensors = [x, w, torch.randn(4) if bias else None]
@@ -54,6 +63,7 @@ SAMPLES = {
         lambda: ((int8(4, 5), torch.tensor(0.3)), {}),
         lambda: ((uint8(4, 5), torch.rand(4)), {}),
         lambda: ((int8(0, 5), torch.tensor(0.3)), {}),
+        lambda: ((int8(4, 5), torch.tensor(0.3, dtype=torch.float64)), {}),
     ],
     "pack_int4": [
         lambda: ((int8(3, 8),), {}),
@@ -98,6 +108,8 @@ SAMPLES = {
         lambda: linear(seed=None),
         lambda: linear(grad=True, hadamard="divisor", ste="raw", backward_tile_size=0, seed=0),
         lambda: linear(grad=True, requantize=False, ste="clip", bits=8, seed=2**62 - 1),
+        lambda: linear(grad=True, dtype=torch.bfloat16),
+        lambda: linear(grad=True, dtype=torch.float64, bias=False),
     ],
     "hadamard_conv2d": [
         lambda: conv(),
@@ -107,6 +119,8 @@ SAMPLES = {
         lambda: conv(grad=True, stochastic=ALL_SITES, hadamard="binary"),
         lambda: conv(n=0, grad=True),
         lambda: conv(grad=True, seed=None, stochastic=""),
+        lambda: conv(grad=True, geometry=((1, 1), (2, 2), (2, 2))),
+        lambda: conv(grad=True, dtype=torch.float16),
     ],
 }
 
