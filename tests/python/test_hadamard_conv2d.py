@@ -196,6 +196,7 @@ def test_other_float_types_are_cast(dtype):
     assert y.dtype == dtype
     assert_same(y, reference.hadamard_conv2d(x, w, bias).to(dtype))
     for a, want in zip(got, reference.hadamard_conv2d_backward(x, w, g, o=Options(), seed=2)):
+        assert a.dtype == dtype
         assert_same(a, want.to(dtype))
 
 
@@ -221,6 +222,59 @@ def test_empty_batch(conv_backward):
     )
     assert y.shape == (0, 4, 5, 5) and dx.shape == (0, 3, 5, 5) and dw.shape == (4, 3, 3, 3)
     assert not dw.any() and not db.any()
+
+
+DILATIONS = [  # x, kernel, stride, padding, dilation
+    ((2, 3, 9, 9), (4, 3, 3, 3), (1, 1), (2, 2), (2, 2)),
+    ((3, 2, 11, 8), (5, 2, 3, 2), (2, 1), (0, 3), (3, 2)),
+    ((1, 17, 6, 12), (3, 17, 2, 4), (1, 2), (1, 4), (1, 3)),
+]
+
+
+@pytest.mark.parametrize("geometry", DILATIONS, ids=str)
+@pytest.mark.parametrize("tile_order", ["khwc", "chw"])
+@pytest.mark.parametrize("conv_backward", ["per_sample", "batch"])
+def test_dilation_is_a_kernel_stuffed_with_zeros(geometry, tile_order, conv_backward):
+    """Without a limit, a transform and draws both compute the same integer sums: the zeros add nothing.
+
+    Where a stride leaves pixels out, their codes are not rounded again: the stuffed kernel would see another maximum.
+    """
+    x_shape, w_shape, stride, padding, dilation = geometry
+    kh, kw = (d * (k - 1) + 1 for d, k in zip(dilation, w_shape[2:]))
+    w, bias = weights(*w_shape), torch.randn(w_shape[0])
+    stuffed = torch.zeros(*w_shape[:2], kh, kw)
+    taps = (slice(None), slice(None), slice(None, None, dilation[0]), slice(None, None, dilation[1]))
+    stuffed[taps] = w
+    options = dict(
+        accumulator_bits=32,
+        hadamard="none",
+        stochastic="",
+        requantize=stride == (1, 1),
+        tile_order=tile_order,
+        conv_backward=conv_backward,
+    )
+
+    for x in (activations(*x_shape), activations(*x_shape, signed=False)):
+        results, g = [], None
+        for kernel, spread in ((w, dilation), (stuffed, (1, 1))):
+            leaves = [
+                x.clone().requires_grad_(),
+                kernel.clone().requires_grad_(),
+                bias.clone().requires_grad_(),
+            ]
+            y = op(*leaves, stride, padding, spread, **options)
+            g = torch.randn(y.shape) if g is None else g
+            results.append((y.detach(), *torch.autograd.grad(y, leaves, g)))
+        (y, dx, dw, db), (want_y, want_dx, want_dw, want_db) = results
+        assert y.shape == torch.nn.functional.conv2d(x, w, bias, stride, padding, dilation).shape
+        assert y.unique().numel() > 20 and dx.any() and dw.any(), "a comparison of nothing"
+        for name, a, want in (
+            ("y", y, want_y),
+            ("dx", dx, want_dx),
+            ("dw", dw, want_dw[taps]),
+            ("db", db, want_db),
+        ):
+            assert_same(a, want, name)
 
 
 def test_saved_for_backward_is_packed():
