@@ -1,13 +1,12 @@
 """`torch.compile(fullgraph=True)` and `torch.export` of a conv+linear HDQT network with new seeds."""
 
 import pytest
+import quintil
+import quintil.functional as F
 import torch
 from conftest import assert_same
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
-
-import quintil
-import quintil.functional as F
 
 SEEDS = [5, 77, 0, 1, 2**62 - 1, 2**32, 3, 123456789, 2**40]
 
@@ -143,9 +142,9 @@ def test_evaluation_compiled_ahead_of_time(tmp_path):
     """A package of the evaluation graph, which has no seed: torch 2.13 writes an optional symbolic integer into a package as
     None, so that a graph with a seed input would round to nearest there.
     """
-    net, x = quintil.quantize_(
-        nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU()), quintil.HDQT()
-    ).eval(), torch.rand(4, 2, 6, 6)
+    net, x = quintil.quantize_(nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU()), quintil.HDQT()).eval(), torch.rand(
+        4, 2, 6, 6
+    )
     with torch.no_grad():
         program = torch.export.export(net, (x,))
         path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "net.pt2"))

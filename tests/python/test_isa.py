@@ -6,10 +6,9 @@ Run as a program (`test_isa.py OUT.pt`), this file writes the results of all ops
 import sys
 
 import pytest
-import torch
-
 import quintil
 import quintil.functional as F
+import torch
 from quintil.models import CifarResNet, FCNet
 
 ops = torch.ops.quintil
@@ -87,9 +86,7 @@ def products():
                                 accumulate=accumulate,
                                 overflow=overflow,
                             )
-                    yield ops.tile_saturation(
-                        a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits
-                    )
+                    yield ops.tile_saturation(a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits)
 
 
 def layers():
@@ -118,9 +115,7 @@ def training():
         (FCNet(101), torch.randn(64, 101), 7),
         (CifarResNet(1), torch.randn(6, 3, 16, 16), 10),
     ):
-        model = torch.nn.Sequential(
-            features, torch.nn.ReLU(), torch.nn.Linear(features.out_features, classes)
-        )
+        model = torch.nn.Sequential(features, torch.nn.ReLU(), torch.nn.Linear(features.out_features, classes))
         quintil.quantize_(model, quintil.HDQT())
         optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
         for _ in range(2):

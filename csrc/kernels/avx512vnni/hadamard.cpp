@@ -4,7 +4,8 @@
 //   one of a pair is subtracted. u - v = u + (-v) exactly, so floats flip the sign of the upper lanes and add. From h = 16 on
 //   whole registers are added and subtracted: four of them at a time, in registers, make runs of 64.
 // Columns: vertical additions only. One pass holds 2, 4 or 8 rows h apart and runs up to three stages before it stores;
-//   order 64 takes two passes over a strip that stays in L1.
+//   order 64 takes two passes. Rows far apart in memory share few sets of the L1 cache, so a strip is 512 bytes wide:
+//   neighbouring lines come in together, and the strip stays in L2.
 // Integers add modulo their width: intermediate sums fit whenever the results do.
 #include <immintrin.h>
 
@@ -16,6 +17,8 @@
 namespace quintil::kernels::avx512vnni {
 
 namespace {
+
+constexpr int64_t kStripBytes = 512;
 
 // A register of one element type: loads, stores, and both halves of a butterfly.
 struct F32 {
@@ -183,25 +186,24 @@ inline void column_group(typename V::Element* x, int64_t stride, uint32_t lanes)
   }
 }
 
-// Stages h .. radix * h / 2 of a strip of one register's columns.
+// Stages h .. radix * h / 2 of a strip of columns.
 template <class V, int radix>
 void column_pass(typename V::Element* x, int64_t order, int64_t h, int64_t ld, int64_t columns) {
-  const uint32_t lanes = first_lanes<V>(columns);
   for (int64_t i = 0; i < order; i += radix * h) {
     for (int64_t j = i; j < i + h; ++j) {
-      if (columns >= V::kLanes) {
-        column_group<V, radix, true>(x + j * ld, h * ld, lanes);
-      } else {
-        column_group<V, radix, false>(x + j * ld, h * ld, lanes);
-      }
+      typename V::Element* group = x + j * ld;
+      int64_t c = 0;
+      for (; c + V::kLanes <= columns; c += V::kLanes) column_group<V, radix, true>(group + c, h * ld, ~0u);
+      if (c < columns) column_group<V, radix, false>(group + c, h * ld, first_lanes<V>(columns - c));
     }
   }
 }
 
 template <class V>
 void cols_in_place(typename V::Element* x, int64_t order, int64_t cols, int64_t ld) {
-  for (int64_t c = 0; c < cols; c += V::kLanes) {
-    const int64_t columns = cols - c;
+  constexpr int64_t kColumns = kStripBytes / static_cast<int64_t>(sizeof(typename V::Element));
+  for (int64_t c = 0; c < cols; c += kColumns) {
+    const int64_t columns = cols - c < kColumns ? cols - c : kColumns;
     int64_t h = 1;
     for (; 8 * h <= order; h *= 8) column_pass<V, 8>(x + c, order, h, ld, columns);
     if (4 * h <= order) {
