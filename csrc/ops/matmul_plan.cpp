@@ -13,6 +13,7 @@ namespace quintil::ops {
 namespace {
 
 constexpr int64_t kRowsPerTask = 96;           // rows of A that stay in L2 while the panels of B pass
+constexpr int64_t kRowStep = 8;                // rows of the widest block of a kernel
 constexpr int64_t kProductsPerTask = 1 << 21;  // below about 10 us of work a second thread costs more than it gives
 
 int64_t round_up(int64_t value, int64_t step) {
@@ -198,7 +199,10 @@ void multiply(const PackedRight& right, const Left& left, int64_t m, const Out& 
   gemm.max_a = right.max_a;
   gemm.max_b = right.max_b;
   const int64_t panels = (right.n + kPanel - 1) / kPanel;
-  const int64_t rows = std::min(kRowsPerTask, round_up((m + tasks - 1) / tasks, 6));
+  // As many blocks of rows for every thread: 11 blocks would leave one of two threads waiting for the last.
+  const int64_t most_rows = std::min(kRowsPerTask, (m + tasks - 1) / tasks);
+  const int64_t even_blocks = round_up((m + most_rows - 1) / most_rows, tasks);
+  const int64_t rows = round_up((m + even_blocks - 1) / even_blocks, kRowStep);
   const int64_t row_blocks = (m + rows - 1) / rows;
   const int64_t columns = std::min(panels, std::max<int64_t>(1, (tasks + row_blocks - 1) / row_blocks));
   const int64_t grain = (row_blocks * columns + tasks - 1) / tasks;
