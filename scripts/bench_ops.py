@@ -4,12 +4,16 @@
 The two sides of a row take turns, so that a change of the machine's speed meets both; a row's ratio is that of the
 fastest repeats, and the medians stand beside them. A step is zero_grad, forward, cross-entropy, backward and SGD with
 momentum. Ratios of times: below 1, quintil is faster.
+
+torch._int_mm runs on AMX tiles where the CPU has them; ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI in the environment limits it
+to the instructions that quintil uses.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -117,13 +121,14 @@ ROWS: dict[str, tuple[Callable[[], tuple[Call, Call]], str, int, float | None]] 
 
 def machine() -> dict[str, str]:
     """What a number needs beside it: CPU, instruction set, versions, revision."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
     here = Path(__file__).resolve().parent
     commit = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
         "cpu": names[0] if names else platform.processor(), "cores": str(len(names)), "isa": quintil.active_isa(),
+        "amx": "yes" if "amx_int8" in flags else "no", "oneDNN limit": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
         "torch": torch.__version__, "quintil": quintil.__version__, "commit": commit.stdout.strip() or "unknown",
     }  # fmt: skip
 
