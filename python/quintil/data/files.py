@@ -30,7 +30,7 @@ def find_file(root: Path, names: Iterable[str]) -> Path | None:
 
 def missing(name: str, expected: Path | str, *, downloadable: bool = True) -> FileNotFoundError:
     """The error for absent files: what was expected where, and the two ways on."""
-    download = "pass download=True to fetch it, " if downloadable else ""
+    download = "download=True, on the command line --download, fetches it; else " if downloadable else ""
     return FileNotFoundError(
         f"{name}: expected {expected} to exist, got nothing there "
         f"({download}put the publisher's files there, or use the generated data set 'synthetic')"
