@@ -156,7 +156,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert demo.main(["--seed", "5", "--resume"]) == 0
     assert capsys.readouterr().out.count("already finished, kept") == 2
-    assert demo.main(["--dataset", "dsads"]) == 2
+    assert demo.main(["--dataset", "dsads", "--data-root", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: dsads: expected ")
 
 
