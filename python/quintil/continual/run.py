@@ -16,6 +16,8 @@ from torch import nn
 from quintil import data
 from quintil.metrics import accuracy_matrix, confusion_counts, estimate, read_run, task_metrics
 from quintil.models import FCNet, IncrementalNet, resnet20, resnet32
+from quintil.nn import saturation
+from quintil.schemes import HDQT
 
 from .config import RunConfig
 from .learner import Learner, find_learner
@@ -253,6 +255,8 @@ def _evaluate(setup: SeedSetup, task: Task, history: dict[str, list[np.ndarray]]
     learner, sizes, config = setup.learner, setup.tasks.sizes, setup.config
     record: dict = {"task": task.number, "classes": task.last, "new_classes": task.last - task.first}
     record |= {"n_train": task.y.numel(), "n_test": task.y_test.numel(), **_memory_sizes(learner)}
+    if isinstance(config.scheme, HDQT):
+        record["saturation"] = _saturation(learner, task)
     matrices = {}
     for head, scores in learner.scores(task.x_test).items():
         tag = HEAD_FILES[head]
@@ -265,6 +269,13 @@ def _evaluate(setup: SeedSetup, task: Task, history: dict[str, list[np.ndarray]]
         record[f"acc_{tag}"] = values["acc"]
         matrices[head] = accuracy_matrix(history[head], sizes)
     return record, matrices
+
+
+def _saturation(learner: Learner, task: Task) -> dict[str, dict[str, float]]:
+    """Saturated codes and tiles per layer on one batch, evenly spaced over the task's test samples [CIL R9]."""
+    size = min(learner.config.batch_size, task.x_test.size(0))
+    places = torch.linspace(0, task.x_test.size(0) - 1, size).long()
+    return saturation(learner.net, learner._inputs(task.x_test.index_select(0, places)))
 
 
 def _memory_sizes(learner: Learner) -> dict:
