@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import quintil  # noqa: F401  (registers the ops for every test file)
 import torch
 from torch import Tensor
 
