@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import quintil
 from quintil import report
-from quintil.continual import RunConfig, aggregate, preset, run_seed
+from quintil.continual import RunConfig, preset, sweep
 from quintil.metrics import RunResult, estimate, paired_difference, read_run
 from tqdm import tqdm
 
@@ -53,21 +52,11 @@ def configurations(dataset: str, data_root: str, results_dir: str) -> list[RunCo
     return [base, base.replace(scheme=quintil.HDQT()), base.replace(scheme=quintil.HDQT.paper())]
 
 
-def _job(job: tuple[RunConfig, int]) -> str:
-    return str(run_seed(*job))
-
-
 def train(configs: Sequence[RunConfig], seeds: Sequence[int], processes: int) -> list[RunResult]:
     """All jobs, seeds outermost, so that an interrupted table has whole pairs; returns the finished runs."""
-    jobs = [(config, seed) for seed in seeds for config in configs]
-    context = multiprocessing.get_context("spawn")
-    paths: dict[str, None] = {}
-    with context.Pool(processes) as pool, tqdm(total=len(jobs), unit="run", disable=None) as bar:
-        for path in pool.imap(_job, jobs):
-            paths[str(Path(path).parent)] = None
-            bar.update()
-    for path in paths:
-        aggregate(Path(path))
+    configs = [config.replace(seeds=tuple(seeds)) for config in configs]
+    with tqdm(total=len(configs) * len(seeds), unit="run", disable=None) as bar:
+        paths = sweep(configs, workers=processes, on_job=lambda job, result: bar.update())
     results = [read_run(path) for path in paths]
     return [dataclasses.replace(run, seeds={seed: run.seeds[seed] for seed in seeds}) for run in results]
 

@@ -14,6 +14,7 @@ from .losses import icarl_bce_loss, kd_loss, new_class_loss
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed
+from .sweep import Job, SweepError, sweep
 from .tasks import Task, TaskStream, class_order, task_sizes
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Finetune",
     "ICaRL",
     "ICaRLBCE",
+    "Job",
     "Joint",
     "Learner",
     "NearestMean",
@@ -31,6 +33,7 @@ __all__ = [
     "RunConfig",
     "SeedSetup",
     "Streams",
+    "SweepError",
     "Task",
     "TaskStream",
     "aggregate",
@@ -49,5 +52,6 @@ __all__ = [
     "run_seed",
     "scheme_label",
     "stream_seed",
+    "sweep",
     "task_sizes",
 ]
