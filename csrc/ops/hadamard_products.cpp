@@ -20,28 +20,26 @@ int64_t row_bytes(int64_t cols) {
   return (cols + kDepth - 1) / kDepth * kDepth;
 }
 
+template <class T>
+const T* signed_codes(Workspace& scratch, const CodeMatrix& weight) {
+  T* codes = scratch.take<T>(weight.rows * weight.cols);
+  const int32_t zero = weight.zero;  // a copy: bytes may alias the struct, and the loop would not be vectorised
+  for (int64_t r = 0; r < weight.rows; ++r) {
+    const uint8_t* from = weight.data + r * weight.ld;
+    T* to = codes + r * weight.cols;
+    for (int64_t c = 0; c < weight.cols; ++c) to[c] = static_cast<T>(from[c] - zero);
+  }
+  return codes;
+}
+
 // Codes of the weight as signed numbers, or as int32 where unsigned 8-bit codes do not fit a signed byte.
 Right right_codes(Workspace& scratch, const CodeMatrix& weight) {
-  Right right;
-  right.k_stride = 1;
-  right.n_stride = weight.cols;
-  right.max_code = weight.max_code;
-  const int64_t n = weight.rows * weight.cols;
-  auto* narrow = weight.max_code <= 127 ? scratch.take<int8_t>(n) : nullptr;
-  auto* wide = narrow == nullptr ? scratch.take<int32_t>(n) : nullptr;
-  for (int64_t r = 0; r < weight.rows; ++r) {
-    const uint8_t* row = weight.data + r * weight.ld;
-    for (int64_t c = 0; c < weight.cols; ++c) {
-      const int32_t code = row[c] - weight.zero;
-      if (narrow != nullptr) {
-        narrow[r * weight.cols + c] = static_cast<int8_t>(code);
-      } else {
-        wide[r * weight.cols + c] = code;
-      }
-    }
+  Right right{nullptr, 1, weight.cols, weight.max_code, nullptr};
+  if (weight.max_code <= 127) {
+    right.data = signed_codes<int8_t>(scratch, weight);
+  } else {
+    right.wide = signed_codes<int32_t>(scratch, weight);
   }
-  right.data = narrow;
-  right.wide = wide;
   return right;
 }
 
