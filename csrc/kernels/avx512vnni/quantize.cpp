@@ -1,13 +1,14 @@
 // The uniform quantisers of HDQT [HDQT H1, H2, H7, H8], 16 elements at a time.
 //
-// Nearest: a true division, clamp to [lo, hi], convert with nearest-even. Clamping first gives the same code, since lo and hi
-//   are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and max return.
+// Nearest: a true division, clamp to [lo, hi], convert with nearest-even. Clamping first gives the same code,
+//   since lo and hi are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and
+//   max return.
 // Stochastic: Philox4x32-10 in registers. Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold
 //   the draws of columns group * 128 + 16 j + l: 16 bits j of the 128 bits, low half first. (8-bit stream: 256 columns, bytes.)
 // Registers: a 32 x 32 -> 64 bit product needs its factors in even lanes, so the 16 lanes travel as two registers of eight
 //   64-bit lanes (even and odd counters) whose upper halves are noise that no product reads; the two are merged at the end.
 //   Rounds 1 to 3 mix row and column only by xor: what depends on the columns alone is made once for a block of rows.
-// Bounds: |u| is cut to 256, thresholds are below 65536 and r + 0.5 is exact in float32.
+// Bounds: |u| is at most 255, thresholds are below 65536 and r + 0.5 is exact in float32.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -50,30 +51,33 @@ struct Grid {
         hi(_mm512_set1_ps(static_cast<float>(grid.hi))),
         zero(_mm512_set1_epi32(grid.zero)) {}
 
-  // The bytes of values that are clamped and rounded here; lanes outside `numbers` get the code 0.
-  __m128i bytes(__m512 value, __mmask16 numbers) const {
-    const __m512 clamped = _mm512_max_ps(_mm512_min_ps(value, hi), lo);
-    const __m512i code =
-        _mm512_maskz_cvt_roundps_epi32(numbers, clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return _mm512_cvtepi32_epi8(_mm512_add_epi32(code, zero));
+  // x / divisor in [lo, hi]; lanes where it is no number are left out of `numbers`.
+  __m512 clamped(__m512 x, __mmask16* numbers) const {
+    const __m512 u = _mm512_div_ps(x, divisor);
+    *numbers = _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q);
+    return _mm512_max_ps(_mm512_min_ps(u, hi), lo);
   }
+
+  __m128i bytes(__m512i code) const { return _mm512_cvtepi32_epi8(_mm512_add_epi32(code, zero)); }
 
   __m128i nearest(__m512 x) const {
-    const __m512 u = _mm512_div_ps(x, divisor);
-    return bytes(u, _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q));
+    __mmask16 numbers;
+    const __m512 u = clamped(x, &numbers);
+    return bytes(_mm512_maskz_cvt_roundps_epi32(numbers, u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
 
-  // `random` holds integers 0 .. resolution - 1.
+  // `random` holds integers 0 .. resolution - 1. The bounds are integers, so clamping first gives the same code.
   __m128i stochastic(__m512 x, __m512i random, __m512 resolution) const {
-    const __m512 u = _mm512_div_ps(x, divisor);
-    const __m512 magnitude = _mm512_min_ps(_mm512_abs_ps(u), _mm512_set1_ps(256.0f));
-    const __m512 whole = _mm512_roundscale_ps(magnitude, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    const __m512 threshold = _mm512_mul_ps(resolution, _mm512_sub_ps(magnitude, whole));
+    __mmask16 numbers;
+    const __m512 u = clamped(x, &numbers);
+    const __m512 magnitude = _mm512_abs_ps(u);
+    const __m512i whole = _mm512_maskz_cvttps_epi32(numbers, magnitude);
+    const __m512 threshold = _mm512_mul_ps(resolution, _mm512_sub_ps(magnitude, _mm512_cvtepi32_ps(whole)));
     const __m512 draw = _mm512_add_ps(_mm512_cvtepi32_ps(random), _mm512_set1_ps(0.5f));
-    const __mmask16 up = _mm512_cmp_ps_mask(draw, threshold, _CMP_LT_OQ);
-    const __m512 rounded = _mm512_mask_add_ps(whole, up, whole, _mm512_set1_ps(1.0f));
-    const __m512 sign = _mm512_and_ps(u, _mm512_set1_ps(-0.0f));
-    return bytes(_mm512_or_ps(rounded, sign), _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q));
+    const __mmask16 up = _mm512_mask_cmp_ps_mask(numbers, draw, threshold, _CMP_LT_OQ);
+    const __m512i rounded = _mm512_mask_add_epi32(whole, up, whole, _mm512_set1_epi32(1));
+    const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(u));
+    return bytes(_mm512_mask_sub_epi32(rounded, negative, _mm512_setzero_si512(), rounded));
   }
 };
 
