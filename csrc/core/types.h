@@ -78,12 +78,13 @@ struct Epilogue {
   const float* bias;  // nullable
 };
 
-// The reference product over int32 operands of any stride: every accumulate mode, any code width.
+// The reference product over int32 operands, a(m, k) = a[m * a_row + k * a_col], b(k, n) = b[k * b_row + n]: every accumulate
+// mode, any code width.
 struct WideGemm {
   const int32_t* a;
   int64_t a_row, a_col;
   const int32_t* b;
-  int64_t b_row, b_col;
+  int64_t b_row;
   int64_t m, n, k;
   int64_t tile;    // 0: one tile
   bool every_mac;  // the limit acts after each product, k ascending

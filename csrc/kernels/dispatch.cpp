@@ -93,6 +93,7 @@ constexpr KernelTable kAvx512vnni = [] {
   t.pack_a_u8 = avx512vnni::pack_a_u8;
   t.gemm_u8s8s32 = avx512vnni::gemm_u8s8s32;
   t.gemm_u8s8f32 = avx512vnni::gemm_u8s8f32;
+  t.gemm_s32s32s32 = avx512vnni::gemm_s32s32s32;
   t.scale_s32f32 = avx512vnni::scale_s32f32;
   t.im2col_u8 = avx512vnni::im2col_u8;
   t.col2im_s32 = avx512vnni::col2im_s32;

@@ -27,7 +27,7 @@ inline int32_t tiled_dot(const WideGemm& g, int64_t row, int64_t column, int64_t
     int32_t sum = 0;
     bool hit = false;
     for (int64_t k = first; k < last; ++k) {
-      sum += g.a[row * g.a_row + k * g.a_col] * g.b[k * g.b_row + column * g.b_col];
+      sum += g.a[row * g.a_row + k * g.a_col] * g.b[k * g.b_row + column];
       if (g.every_mac || k + 1 == last) {
         const int32_t kept = limited(sum, g.overflow, g.limit, g.shift);
         hit |= kept != sum;

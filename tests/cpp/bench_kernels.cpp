@@ -240,7 +240,7 @@ void add_products(std::vector<Row>& rows, Data& d, std::vector<Product>& product
   rows.push_back(
       {"gemm_s32s32s32", "64x256x64, every_mac, A = 8", 2.0 * 64 * 256 * 64, true, [&d](const KernelTable& k) {
          k.gemm_s32s32s32(
-             {d.s32.data(), 256, 1, d.s32.data(), 64, 1, 64, 64, 256, kTile, true, Overflow::kSaturate, 127, 24},
+             {d.s32.data(), 256, 1, d.s32.data(), 64, 64, 64, 256, kTile, true, Overflow::kSaturate, 127, 24},
              d.image_s32.data(), 64);
        }});
 }

@@ -178,17 +178,15 @@ TEST_CASE("scale_s32f32 rounds every scale on its own, also in place") {
   }
 }
 
-// The reference product on a problem; `transposed` stores both operands the other way round.
+// The reference product on a problem; `transposed` stores A the other way round.
 test::Expected reference_product(const kernels::KernelTable& table, const Problem& p, bool every_mac, bool transposed) {
   const auto [m, n, k] = p.shape;
-  const Guarded<int32_t> a = stored<int32_t>(p.a, m, k, 2, transposed, 0),
-                         b = stored<int32_t>(p.b, k, n, 1, transposed, 0);
+  const Guarded<int32_t> a = stored<int32_t>(p.a, m, k, 2, transposed, 0), b = stored<int32_t>(p.b, k, n, 1, false, 0);
   const WideGemm g{.a = a.data(),
                    .a_row = transposed ? 1 : k + 2,
                    .a_col = transposed ? m + 2 : 1,
                    .b = b.data(),
-                   .b_row = transposed ? 1 : n + 1,
-                   .b_col = transposed ? k + 1 : 1,
+                   .b_row = n + 1,
                    .m = m,
                    .n = n,
                    .k = k,
@@ -200,6 +198,26 @@ test::Expected reference_product(const kernels::KernelTable& table, const Proble
   Guarded<int32_t> c(m * n);
   const int64_t limited = table.gemm_s32s32s32(g, c.data(), n);
   return {std::vector<int32_t>(c.data(), c.data() + (c.intact() ? m * n : 0)), limited};
+}
+
+TEST_CASE("gemm_s32s32s32 is exact beyond 16-bit operands") {
+  for (const std::string& isa : test::tested_isas()) {
+    DYNAMIC_SECTION(isa) {
+      test::Draws draws(8);
+      for (int round = 0; round < 200; ++round) {
+        Problem p =
+            test::random_problem(draws, {3, 37, 11}, 4, true, 4, static_cast<Overflow>(draws.between(0, 2)), 16);
+        const bool wide_a = draws.between(0, 1) == 1;
+        for (int32_t& value : wide_a ? p.a : p.b) value = static_cast<int32_t>(draws.between(-200000, 200000));
+        const bool every_mac = draws.between(0, 1) == 1;
+        CAPTURE(round, wide_a, every_mac, static_cast<int>(p.overflow));
+        const test::Expected expected = test::product_by_definition(p, every_mac);
+        const test::Expected got = reference_product(*kernels::table(isa), p, every_mac, false);
+        CHECK(got.c == expected.c);
+        CHECK(got.limited == expected.limited);
+      }
+    }
+  }
 }
 
 TEST_CASE("gemm_s32s32s32 equals the explicit register and counts the limited tiles") {

@@ -1,0 +1,135 @@
+// The reference product over int32 operands in any accumulate mode [HDQT H3]: 16 columns side by side, k ascending, so that the
+// register of every column lives through the same sums as the law's.
+//
+// Instruction: vpmaddwd multiplies int16 halves and adds neighbours. With the upper halves of B cleared it is an exact product
+//   of operands within int16, in one instruction where vpmulld takes two; wider operands take vpmulld.
+// Registers, 4 x 32 block: 8 sums, 8 totals, 2 rows of B, the limits. Tiles that were limited are counted as bits of masks.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+#include "csrc/kernels/avx512vnni/kernels.h"
+
+namespace quintil::kernels::avx512vnni {
+
+namespace {
+
+constexpr int64_t kColumns = 32;
+
+inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1u << count) - 1);
+}
+
+bool fits_int16(const int32_t* x, int64_t rows, int64_t cols, int64_t row, int64_t col = 1) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const int32_t value = x[r * row + c * col];
+      if (value != static_cast<int16_t>(value)) return false;
+    }
+  }
+  return true;
+}
+
+template <Overflow kOverflow>
+inline __m512i limited(__m512i sum, const WideGemm& g) {
+  if constexpr (kOverflow == Overflow::kSaturate) {
+    sum = _mm512_min_epi32(sum, _mm512_set1_epi32(g.limit));
+    return _mm512_max_epi32(sum, _mm512_set1_epi32(-g.limit));
+  } else if constexpr (kOverflow == Overflow::kWrap) {
+    const __m128i count = _mm_cvtsi32_si128(g.shift);
+    return _mm512_sra_epi32(_mm512_sll_epi32(sum, count), count);
+  } else {
+    return sum;
+  }
+}
+
+// `rows` x 32 outputs. Returns the number of limited tiles.
+template <int rows, Overflow kOverflow, bool kNarrow>
+[[gnu::noinline]] int64_t block(const WideGemm& g, const int32_t* a, const int32_t* b, const __mmask16* lanes,
+                                int32_t* c, int64_t ld) {
+  __m512i total[rows][2], sum[rows][2];
+#pragma GCC unroll 4
+  for (int i = 0; i < rows; ++i) total[i][0] = total[i][1] = _mm512_setzero_si512();
+  int64_t clamped = 0;
+  const int64_t tile = g.tile == 0 ? g.k : g.tile;
+  for (int64_t first = 0; first < g.k; first += tile) {
+    const int64_t last = first + tile < g.k ? first + tile : g.k;
+    __mmask16 hit[rows][2] = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+    for (int64_t k = first; k < last; ++k) {
+      __m512i column[2];
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        column[j] = _mm512_maskz_loadu_epi32(lanes[j], b + k * g.b_row + 16 * j);
+        if (kNarrow) column[j] = _mm512_and_si512(column[j], _mm512_set1_epi32(0xFFFF));
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < rows; ++i) {
+        const __m512i code = _mm512_set1_epi32(a[i * g.a_row + k * g.a_col]);
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+          const __m512i product = kNarrow ? _mm512_madd_epi16(code, column[j]) : _mm512_mullo_epi32(code, column[j]);
+          sum[i][j] = _mm512_add_epi32(sum[i][j], product);
+          if (!g.every_mac) continue;
+          const __m512i kept = limited<kOverflow>(sum[i][j], g);
+          hit[i][j] |= _mm512_cmpneq_epi32_mask(kept, sum[i][j]);
+          sum[i][j] = kept;
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        const __m512i kept = limited<kOverflow>(sum[i][j], g);
+        hit[i][j] |= _mm512_cmpneq_epi32_mask(kept, sum[i][j]);
+        clamped += __builtin_popcount(hit[i][j]);
+        total[i][j] = _mm512_add_epi32(total[i][j], kept);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) _mm512_mask_storeu_epi32(c + i * ld + 16 * j, lanes[j], total[i][j]);
+  }
+  return clamped;
+}
+
+template <Overflow kOverflow, bool kNarrow>
+int64_t multiply(const WideGemm& g, int32_t* c, int64_t ld) {
+  int64_t clamped = 0;
+  for (int64_t first = 0; first < g.n; first += kColumns) {
+    const __mmask16 lanes[2] = {first_lanes(g.n - first), first_lanes(g.n - first - 16)};
+    const int32_t* b = g.b + first;
+    int64_t row = 0;
+    for (; row + 4 <= g.m; row += 4) {
+      clamped += block<4, kOverflow, kNarrow>(g, g.a + row * g.a_row, b, lanes, c + row * ld + first, ld);
+    }
+    for (; row < g.m; ++row) {
+      clamped += block<1, kOverflow, kNarrow>(g, g.a + row * g.a_row, b, lanes, c + row * ld + first, ld);
+    }
+  }
+  return clamped;
+}
+
+template <bool kNarrow>
+int64_t dispatched(const WideGemm& g, int32_t* c, int64_t ld) {
+  switch (g.overflow) {
+    case Overflow::kSaturate: return multiply<Overflow::kSaturate, kNarrow>(g, c, ld);
+    case Overflow::kWrap: return multiply<Overflow::kWrap, kNarrow>(g, c, ld);
+    case Overflow::kNone: break;
+  }
+  return multiply<Overflow::kNone, kNarrow>(g, c, ld);
+}
+
+}  // namespace
+
+int64_t gemm_s32s32s32(const WideGemm& g, int32_t* c, int64_t ld) {
+  const bool narrow = fits_int16(g.a, g.m, g.k, g.a_row, g.a_col) && fits_int16(g.b, g.k, g.n, g.b_row);
+  return narrow ? dispatched<true>(g, c, ld) : dispatched<false>(g, c, ld);
+}
+
+}  // namespace quintil::kernels::avx512vnni
