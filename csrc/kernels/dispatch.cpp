@@ -62,6 +62,7 @@ constexpr KernelTable kAvx2 = [] {
   t.pack_a_u8 = avx2::pack_a_u8;
   t.gemm_u8s8s32 = avx2::gemm_u8s8s32;
   t.gemm_u8s8f32 = avx2::gemm_u8s8f32;
+  t.gemm_s32s32s32 = avx2::gemm_s32s32s32;
   t.scale_s32f32 = avx2::scale_s32f32;
   t.im2col_u8 = avx2::im2col_u8;
   t.col2im_s32 = avx2::col2im_s32;
