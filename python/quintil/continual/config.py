@@ -162,7 +162,7 @@ class RunConfig:
 
 
 _INTEGER_MINIMA = {
-    "init_cls": 1, "increment": 0, "memory_size": 1, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
+    "init_cls": 1, "increment": 0, "memory_size": 0, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {

@@ -13,6 +13,7 @@ from .run import Observer, SeedSetup
 from .tasks import Task
 
 _MAX_PLAN_ROWS = 20
+_STAGES = {"train": "train_s", "after": "after_train_s", "herd": "herd_s"}
 
 
 def plan_text(setup: SeedSetup) -> str:
@@ -52,8 +53,8 @@ def _task_rows(setup: SeedSetup) -> list[str]:
         names = ", ".join(labels[:4]) + (", ..." if size > 4 else "")
         row = f"  task {number:<5}{size} classes ({names}), {train} training and {test} test samples"
         if memory is not None:
-            quota = memory.quota(seen)
-            row += f", then {quota} exemplars per class ({quota * seen * sample_bytes / 1e6:.2f} MB at most)"
+            kept, samples = memory.planned(seen)
+            row += f", then {kept} ({samples * sample_bytes / 1e6:.2f} MB at most)"
         rows.append(row)
     if len(rows) > _MAX_PLAN_ROWS:
         rows = [*rows[: _MAX_PLAN_ROWS - 1], f"  ... {len(rows) - _MAX_PLAN_ROWS} more tasks", rows[-1]]
@@ -74,8 +75,8 @@ def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
     if task.first:
         parts.append(f"| forget(old best) {linear['forgetting_class_best_old']:.1f}")
     seconds = timing["train_s"] + timing["end_task_s"] + timing["eval_s"]
-    stages = f"train {_clock(timing['train_s'])}" + (f" herd {_clock(timing['herd_s'])}" if "herd_s" in timing else "")
-    parts.append(f"| {_clock(seconds)} ({stages})")
+    stages = [f"{name} {_clock(timing[key])}" for name, key in _STAGES.items() if key in timing]
+    parts.append(f"| {_clock(seconds)} ({' '.join(stages)})")
     if record["exemplars"]:
         parts.append(f"| mem {record['exemplars']} ex {record['exemplar_bytes'] / 1e6:.2f} MB")
     return "  ".join(parts[:2]) + " " + " ".join(parts[2:])

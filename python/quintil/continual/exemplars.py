@@ -95,6 +95,11 @@ class ExemplarMemory:
             )
         return quota
 
+    def planned(self, seen: int) -> tuple[str, int]:
+        """What is kept once `seen` classes are known, in words, and as the largest possible number of samples."""
+        quota = self.quota(seen)
+        return f"{quota} exemplars per class", quota * seen
+
     def update(
         self,
         x: Tensor,

@@ -74,10 +74,12 @@ class Learner:
     def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
         self.net, self.config, self.streams, self.classes = net, config, streams, classes
         self.transform, self.augment = dataset.transform, dataset.augment
-        self.memory: ExemplarMemory | None = None
-        if self.uses_memory:
-            self.memory = ExemplarMemory(config.memory_size, config.memory_policy, config.exemplar_selection)
-            self.memory.quota(classes)
+        if self.uses_memory and config.memory_size < 1:
+            raise ValueError(
+                f"{self.name}: expected memory_size of at least 1, got {config.memory_size} "
+                "(the method trains on stored exemplars)"
+            )
+        self.memory = self.make_memory() if self.uses_memory else None
         self.nearest_mean: NearestMean | None = None
         self.teacher: nn.Module | None = None
         self.known = self.seen = 0
@@ -99,6 +101,40 @@ class Learner:
         """
         return {"ce": F.cross_entropy(logits, labels)}
 
+    def correct(self, logits: Tensor) -> Tensor:
+        """What the linear head predicts from: raw logits [N, k] of the first k classes, corrected.
+
+        Applied to the net's logits (k = seen) when it predicts and to the teacher's (k = known) when it teaches.
+        """
+        return logits
+
+    def after_train(self) -> None:
+        """Once per task when the epochs are done, before the memory is updated; the net is in evaluation mode."""
+
+    def make_memory(self) -> ExemplarMemory:
+        """The empty memory of a learner that uses one; ValueError if the budget leaves nothing for a class."""
+        memory = ExemplarMemory(self.config.memory_size, self.config.memory_policy, self.config.exemplar_selection)
+        memory.quota(self.classes)
+        return memory
+
+    def update_memory(self) -> None:
+        """Choose exemplars with the net just trained and recompute the means of all classes."""
+        start, task = time.perf_counter(), self.task
+        self.memory.update(task.x, task.y, task.index, self.seen, self.features, self.streams["exemplars"])
+        self.nearest_mean = NearestMean(self.features(self.memory.x), self.memory.y, self.seen)
+        self.seconds["herd"] = time.perf_counter() - start
+
+    def record(self) -> dict:
+        """What metrics.jsonl says about this learner alone after a task: names with numbers or dicts of numbers."""
+        return {}
+
+    def extra_state(self) -> dict:
+        """State between tasks beyond net, memory and streams: tensors, numbers, and lists and dicts of them."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Take over what `extra_state` returned."""
+
     # The phases ---------------------------------------------------------------------------------------------------
 
     def begin_task(self, task: Task) -> None:
@@ -114,7 +150,7 @@ class Learner:
         self._replayed = 0 if self.memory is None else len(self.memory)
         self._teacher_logits = None
         if self.teacher is not None and self.augment is None:
-            self._teacher_logits = self._batched(lambda x: self.teacher(x)[:, : self.known], self._samples)
+            self._teacher_logits = self._batched(self._teach, self._samples)
         self.epochs, lr, milestones, decay, weight_decay = self.config.schedule(task.number == 1)
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
@@ -130,8 +166,7 @@ class Learner:
         for x, y, old in self._epoch_batches():
             logits = self.net(x)
             if old is None and self.teacher is not None:
-                with torch.no_grad():
-                    old = self.teacher(x)[:, : self.known]
+                old = self._teach(x)
             parts = self.loss_parts(logits, y, old)
             values = list(parts.values())
             loss = values[0] if len(values) == 1 else sum(values[1:], values[0])
@@ -154,17 +189,18 @@ class Learner:
         hit = int(torch.stack(hits).sum())
         return {**log, "train_acc": 100.0 * hit / sum(sizes), "replayed": self._replayed}
 
-    @torch.no_grad()
     def end_task(self) -> None:
-        """Choose exemplars with the net just trained, recompute all class means, freeze a copy as teacher."""
+        """What follows the epochs: `after_train`, `update_memory`, and a frozen copy of the net as teacher."""
         self.net.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.memory is not None:
+        if type(self).after_train is not Learner.after_train:
             start = time.perf_counter()
-            task = self.task
-            self.memory.update(task.x, task.y, task.index, self.seen, self.features, self.streams["exemplars"])
-            self.nearest_mean = NearestMean(self.features(self.memory.x), self.memory.y, self.seen)
-            self.seconds["herd"] = time.perf_counter() - start
+            self.after_train()
+            self.seconds["after_train"] = time.perf_counter() - start
+            self.net.eval()
+        if self.memory is not None:
+            with torch.no_grad():
+                self.update_memory()
         if self.uses_teacher:
             self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._samples = self._labels = self._teacher_logits = None
@@ -188,7 +224,7 @@ class Learner:
 
         def both(inputs: Tensor) -> Tensor:
             features = self.net.features(inputs)
-            columns = {"linear": lambda: self.net.head(features)[:, : self.seen]}
+            columns = {"linear": lambda: self.correct(self.net.head(features)[:, : self.seen])}
             columns["nme"] = lambda: self.nearest_mean.scores(features)
             return torch.cat([columns[head]() for head in heads], dim=1)
 
@@ -210,17 +246,30 @@ class Learner:
     def _inputs(self, raw: Tensor) -> Tensor:
         return channels_last(self.transform(raw))
 
+    def _training_inputs(self, raw: Tensor) -> Tensor:
+        """Augmented if the data set is."""
+        return self._inputs(raw) if self.augment is None else channels_last(self.augment(raw, self.streams["augment"]))
+
+    @torch.no_grad()
+    def _teach(self, inputs: Tensor) -> Tensor:
+        """Corrected logits [N, known] of the teacher."""
+        return self.correct(self.teacher(inputs)[:, : self.known])
+
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.no_grad():
             return torch.cat([function(batch) for batch in x.split(self.config.batch_size)])
 
-    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Inputs, labels and cached teacher logits (or None) of one shuffled epoch."""
+    def _epoch_order(self) -> tuple[Tensor, list[int]]:
+        """Shuffled positions of the training samples of one epoch, and the sizes of its batches."""
         order = torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
         sizes = batch_sizes(order.numel(), self.config.batch_size)
         if self.config.limit_batches:
             sizes = sizes[: self.config.limit_batches]
-            order = order[: sum(sizes)]
+        return order[: sum(sizes)], sizes
+
+    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Inputs, labels and cached teacher logits (or None) of one shuffled epoch."""
+        order, sizes = self._epoch_order()
         samples = self._samples.index_select(0, order).split(sizes)
         labels = self._labels.index_select(0, order).split(sizes)
         cached: Any = [None] * len(sizes)

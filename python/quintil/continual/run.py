@@ -257,6 +257,7 @@ def _evaluate(setup: SeedSetup, task: Task, history: dict[str, list[np.ndarray]]
     record |= {"n_train": task.y.numel(), "n_test": task.y_test.numel(), **_memory_sizes(learner)}
     if isinstance(config.scheme, HDQT):
         record["saturation"] = _saturation(learner, task)
+    record |= learner.record()
     matrices = {}
     for head, scores in learner.scores(task.x_test).items():
         tag = HEAD_FILES[head]
@@ -292,7 +293,7 @@ def _memory_sizes(learner: Learner) -> dict:
         "model_bytes_at_scheme_bits": total - 4 * in_weights + (in_weights * bits + 7) // 8,
         "trainable_params": sum(p.numel() for p in net.parameters() if p.requires_grad),
         "exemplars": 0 if memory is None else len(memory),
-        "exemplars_per_class": 0 if memory is None else max(memory.counts),
+        "exemplars_per_class": 0 if memory is None else max(memory.counts, default=0),
         "exemplar_bytes": 0 if memory is None else memory.bytes,
     }
 
