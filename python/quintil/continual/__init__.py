@@ -12,6 +12,8 @@ from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
 from .losses import icarl_bce_loss, kd_loss, new_class_loss
 from .presets import HDQT_SEEDS, PRESETS, preset
+from .replay import ExperienceReplay, Replay
+from .reservoir import ReservoirMemory
 from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed
 from .sweep import Job, SweepError, sweep
@@ -21,6 +23,7 @@ __all__ = [
     "HDQT_SEEDS",
     "PRESETS",
     "ExemplarMemory",
+    "ExperienceReplay",
     "Finetune",
     "ICaRL",
     "ICaRLBCE",
@@ -30,6 +33,8 @@ __all__ = [
     "NearestMean",
     "Observer",
     "Offline",
+    "Replay",
+    "ReservoirMemory",
     "RunConfig",
     "SeedSetup",
     "Streams",

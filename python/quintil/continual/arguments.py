@@ -122,7 +122,14 @@ def _add_memory_arguments(group: Any) -> None:
         "--fixed_memory",
         help="another name of --memory_policy per_class (fixed per class, growing total)",
     )
-    group.add_argument("--exemplar_selection", "--exemplar-selection", choices=SELECTIONS)
+    group.add_argument(
+        "--exemplar_selection", "--exemplar-selection", choices=SELECTIONS,
+        help="which samples of a class are kept (er: always a reservoir)",
+    )  # fmt: skip
+    group.add_argument(
+        "--minibatch_size", type=int,
+        help="er: memory samples added to the batch of new data at every step (batch_size)",
+    )  # fmt: skip
     group.add_argument("--T", "--temperature", type=float, help="temperature of the distillation (2)")
     group.add_argument("--lamda", "--lambda_kd", "--lamb", type=float, help="weight of the distillation")
     _flag(group, "--kd_tau2", help="multiply the distillation by T^2")

@@ -30,7 +30,7 @@ class RunConfig:
     seeds: one run each. order_seed draws the class order (None = the run's own seed); class_order: None (drawn),
         "icarl", "identity", or a list of class indices.
     memory_size, memory_policy, exemplar_selection: exemplars; `memory_size` counts per class if the policy is
-        per_class.
+        per_class. minibatch_size: er draws so many memory samples for every step (None = batch_size).
     epochs, lr, milestones, lr_decay, weight_decay: every task; the init_* values replace them in the first task
         (None = the same). SGD with `momentum`; the rate is multiplied by lr_decay at each milestone (epochs,
         integers); no milestones = constant rate.
@@ -56,6 +56,7 @@ class RunConfig:
     memory_size: int = 2000
     memory_policy: str = "total"
     exemplar_selection: str = "herding"
+    minibatch_size: int | None = None
     epochs: int = 100
     lr: float = 0.1
     milestones: tuple[int, ...] = ()
@@ -162,7 +163,8 @@ class RunConfig:
 
 
 _INTEGER_MINIMA = {
-    "init_cls": 1, "increment": 0, "memory_size": 0, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
+    "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
+    "batch_size": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {

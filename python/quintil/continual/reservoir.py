@@ -1,0 +1,55 @@
+"""Reservoir memory: a uniform sample of everything seen so far, in a fixed number of slots [CIL 2.3]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .exemplars import ExemplarMemory
+
+
+class ReservoirMemory(ExemplarMemory):
+    """`size` slots; item i (0-based) of the stream is kept with probability min(1, size / (i + 1)).
+
+    A kept item replaces that of a uniformly drawn slot once all are full, so that after N items each of them is here
+    with probability size / N. `seen` counts the items offered. Samples lie in the order of the slots, not by class.
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size, "total")
+        self.seen = 0
+
+    def quota(self, seen: int) -> int:
+        """Samples per class on average; 0 where there are more classes than slots."""
+        return self.size // seen
+
+    def planned(self, seen: int) -> tuple[str, int]:
+        return f"at most {self.size} samples of all classes in a reservoir", self.size
+
+    def add(self, x: Tensor, y: Tensor, index: Tensor, generator: torch.Generator) -> None:
+        """Offer raw samples one after another, with their labels and positions in the data set's training part."""
+        if self.x is None:
+            self.x = x.new_empty(0, *x.shape[1:])
+        free = min(self.size - len(self), y.numel())
+        if free > 0:
+            self.x = torch.cat([self.x, x[:free]])
+            self.y = torch.cat([self.y, y[:free]])
+            self.index = torch.cat([self.index, index[:free]])
+        places = self.seen + torch.arange(free, y.numel())
+        # floor(u (i + 1)) is uniform in 0..i: below `size` it is the slot, otherwise the item is dropped
+        draws = torch.rand(places.numel(), dtype=torch.float64, generator=generator)
+        slots = (draws * (places + 1)).long().tolist()
+        last = {slot: item for item, slot in enumerate(slots, start=free) if slot < self.size}
+        if last:  # of several items for one slot the last stays
+            into, from_ = torch.tensor(list(last)), torch.tensor(list(last.values()))
+            for kept, offered in ((self.x, x), (self.y, y), (self.index, index)):
+                kept[into] = offered[from_]
+        self.seen += y.numel()
+        self.counts = torch.bincount(self.y).tolist()
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Up to `count` different samples, uniformly: raw samples and labels; no samples from an empty memory."""
+        if len(self) == 0:
+            return torch.empty(0), self.y
+        picks = torch.randperm(len(self), generator=generator)[:count]
+        return self.x.index_select(0, picks), self.y.index_select(0, picks)
