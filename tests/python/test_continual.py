@@ -23,9 +23,12 @@ LEARNERS = {
     "icarl_bce": {"lr": 1.0},  # the mean over all outputs makes its gradients small
     "replay": {},
     "er": {},
+    "lwf": {},
+    "lwf_mc": {"lr": 1.0},
+    "wa": {},
 }
-NEAREST_MEAN = {"icarl", "icarl_bce", "replay"}
-DISTIL = {"icarl"}
+NEAREST_MEAN = {"icarl", "icarl_bce", "replay", "wa"}
+DISTIL = {"icarl", "lwf", "wa"}
 SCHEMES = {"float32": None, "HDQT": HDQT(), "paper": HDQT.paper()}
 
 

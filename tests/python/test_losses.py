@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from quintil.continual import RunConfig, icarl_bce_loss, kd_loss, new_class_loss, prepare
+from quintil.continual import RunConfig, icarl_bce_loss, kd_loss, mixed_distillation, new_class_loss, prepare
 from torch import Tensor
 
 
@@ -105,14 +105,15 @@ def parts(method: str, *, known: int, teacher: Tensor | None, **options) -> tupl
     return {name: value.item() for name, value in found.items()}, logits, labels
 
 
-@pytest.mark.parametrize("method", ["finetune", "joint", "icarl"])
+@pytest.mark.parametrize("method", ["finetune", "joint", "replay", "icarl", "lwf", "wa"])
 def test_first_task_is_plain_cross_entropy(method):
     found, logits, labels = parts(method, known=0, teacher=None)
     assert found == pytest.approx({"ce": cross_entropy(logits, labels)})
 
 
-def test_first_task_of_the_paper_is_binary():
-    found, logits, labels = parts("icarl_bce", known=0, teacher=None)
+@pytest.mark.parametrize("method", ["icarl_bce", "lwf_mc"])
+def test_first_task_of_the_paper_is_binary(method):
+    found, logits, labels = parts(method, known=0, teacher=None)
     assert found == {"bce": icarl_bce_loss(logits, labels, None).item()}
 
 
@@ -129,3 +130,23 @@ def test_later_tasks():
     assert found["kd"] == pytest.approx(0.5 * 16 * distillation(logits[:, :3], old, 4.0))
     found, logits, labels = parts("icarl_bce", known=3, teacher=old)
     assert found == {"bce": icarl_bce_loss(logits, labels, old).item()}
+    found, logits, labels = parts("lwf_mc", known=3, teacher=old)
+    assert found == {"bce": icarl_bce_loss(logits, labels, old).item()}
+    found, logits, labels = parts("lwf", known=3, teacher=old)
+    kd = distillation(logits[:, :3], old, 2.0)
+    assert found == pytest.approx({"ce": cross_entropy(logits[:, 3:], labels - 3), "kd": 3 * kd})
+    assert parts("lwf", known=3, teacher=old, lamda=0.25)[0]["kd"] == pytest.approx(kd / 4)
+    found, logits, labels = parts("replay", known=3, teacher=None)
+    assert found == pytest.approx({"ce": cross_entropy(logits, labels)})
+
+
+@pytest.mark.parametrize("known", [1, 2, 4, 5])
+def test_distillation_weighs_more_with_every_task(known):
+    """[CIL C9, C11] the weight is the share of old classes, n / (n + m)."""
+    old = torch.randn(8, known, dtype=torch.float64)
+    found, logits, labels = parts("wa", known=known, teacher=old)
+    ce, kd = cross_entropy(logits, labels), distillation(logits[:, :known], old, 2.0)
+    assert found == pytest.approx({"ce": (1 - known / 6) * ce, "kd": known / 6 * kd})
+    found = mixed_distillation(logits, labels, old, 3.0, weight=0.3, tau_squared=True)
+    kd = distillation(logits[:, :known], old, 3.0)
+    assert {k: v.item() for k, v in found.items()} == pytest.approx({"ce": 0.7 * ce, "kd": 0.3 * 9 * kd})

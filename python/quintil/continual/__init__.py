@@ -10,7 +10,8 @@ from .finetune import Finetune
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
-from .losses import icarl_bce_loss, kd_loss, new_class_loss
+from .losses import icarl_bce_loss, kd_loss, mixed_distillation, new_class_loss
+from .lwf import LwF, LwFMC
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .replay import ExperienceReplay, Replay
 from .reservoir import ReservoirMemory
@@ -18,6 +19,7 @@ from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed
 from .sweep import Job, SweepError, sweep
 from .tasks import Task, TaskStream, class_order, task_sizes
+from .wa import WeightAligning, align_new_rows
 
 __all__ = [
     "HDQT_SEEDS",
@@ -30,6 +32,8 @@ __all__ = [
     "Job",
     "Joint",
     "Learner",
+    "LwF",
+    "LwFMC",
     "NearestMean",
     "Observer",
     "Offline",
@@ -41,7 +45,9 @@ __all__ = [
     "SweepError",
     "Task",
     "TaskStream",
+    "WeightAligning",
     "aggregate",
+    "align_new_rows",
     "class_order",
     "find_learner",
     "herding",
@@ -49,6 +55,7 @@ __all__ = [
     "kd_loss",
     "learner",
     "learner_names",
+    "mixed_distillation",
     "new_class_loss",
     "normalise_rows",
     "prepare",

@@ -131,7 +131,10 @@ def _add_memory_arguments(group: Any) -> None:
         help="er: memory samples added to the batch of new data at every step (batch_size)",
     )  # fmt: skip
     group.add_argument("--T", "--temperature", type=float, help="temperature of the distillation (2)")
-    group.add_argument("--lamda", "--lambda_kd", "--lamb", type=float, help="weight of the distillation")
+    group.add_argument(
+        "--lamda", "--lambda_kd", "--lamb", type=float,
+        help="weight of the distillation (icarl 1, lwf 3; wa and bic: share of old classes, given ones in 0..1)",
+    )  # fmt: skip
     _flag(group, "--kd_tau2", help="multiply the distillation by T^2")
     _flag(
         group,

@@ -77,6 +77,8 @@ def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
     seconds = timing["train_s"] + timing["end_task_s"] + timing["eval_s"]
     stages = [f"{name} {_clock(timing[key])}" for name, key in _STAGES.items() if key in timing]
     parts.append(f"| {_clock(seconds)} ({' '.join(stages)})")
+    if "wa_gamma" in record:
+        parts.append(f"| gamma {record['wa_gamma']:.3f}")
     if record["exemplars"]:
         parts.append(f"| mem {record['exemplars']} ex {record['exemplar_bytes'] / 1e6:.2f} MB")
     return "  ".join(parts[:2]) + " " + " ".join(parts[2:])

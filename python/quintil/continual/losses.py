@@ -1,4 +1,4 @@
-"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5, C7]."""
+"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5-C7, C9, C11]."""
 
 from __future__ import annotations
 
@@ -35,3 +35,26 @@ def icarl_bce_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Te
     if teacher is not None:
         target[:, : teacher.size(1)] = torch.sigmoid(teacher)
     return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def mixed_distillation(
+    logits: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None,
+    temperature: float = 2.0,
+    *,
+    weight: float | None = None,
+    tau_squared: bool = False,
+) -> dict[str, Tensor]:
+    """[CIL C9, C11] (1 - w) CE(logits, labels) as "ce" and w KD_T(logits of old classes, teacher) as "kd".
+
+    teacher: [N, n] logits of the n old classes, None in the first task (then "ce" alone, unweighted). w = n / (n + m)
+    for logits of n + m classes, so that distillation weighs more with every task; `weight` replaces it.
+    """
+    loss = F.cross_entropy(logits, labels)
+    if teacher is None:
+        return {"ce": loss}
+    known = teacher.size(1)
+    share = known / logits.size(1) if weight is None else weight
+    kd = kd_loss(logits[:, :known], teacher, temperature, tau_squared=tau_squared)
+    return {"ce": (1.0 - share) * loss, "kd": share * kd}
