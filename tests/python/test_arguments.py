@@ -65,6 +65,9 @@ def test_commands_of_the_authors():
         ("--num-exemplars-per-class 20", {"memory_size": 20, "memory_policy": "per_class"}),
         ("--memory 20 --fixed_memory true", {"memory_size": 20, "memory_policy": "per_class"}),
         ("--method er --minibatch_size 16", {"method": "er", "minibatch_size": 16}),
+        ("-model bic --split_ratio 0.2 --bic_layers per_task --bic_epochs 50",
+         {"method": "bic", "split_ratio": 0.2, "bic_layers": "per_task", "bic_epochs": 50}),
+        ("-model bic --bic_compat --bic_compat_double_softmax false", {"method": "bic", "bic_compat": True}),
         ("--temperature 3 --lambda_kd 0.5 --kd_tau2", {"T": 3.0, "lamda": 0.5, "kd_tau2": True}),
         ("--num-epochs 7 --lrate 0.2 --init_epoch 9", {"epochs": 7, "lr": 0.2, "init_epoch": 9}),
         ("--milestones [60,100,140]", {"milestones": (60, 100, 140)}),
@@ -139,12 +142,13 @@ def test_combinations_that_make_no_sense(line, error, message):
 
 
 def test_notes():
-    line = "--fixed_memory --hdqt_compat_lr --hdqt_rounding --paper_compat --quantUpdateP 0 -j 4 --quantCalibrate x"
+    line = "--fixed_memory --hdqt_compat_lr --hdqt_rounding --paper_compat --bic_compat --quantUpdateP 0 -j 4 --quantCalibrate x"
     assert notes(parse(line)) == [
         "note: fixed_memory means a fixed number per class, so the total grows with the classes",
         "note: compatibility switch --hdqt_compat_lr is on",
         "note: compatibility switch --hdqt_rounding is on",
         "note: compatibility switch --paper_compat is on",
+        "note: compatibility switch --bic_compat is on",
         "note: --quantUpdateP is accepted and has no effect",
         "note: --quantCalibrate is accepted and has no effect",
         "note: --num_workers is accepted and has no effect",
@@ -166,6 +170,9 @@ REFUSED = [
     (dict(T=0), ValueError, "RunConfig: expected T of at least 1e-06, got 0"),
     (dict(kd_tau2="False"), TypeError, "RunConfig: expected kd_tau2 to be True or False, got 'False'"),
     (dict(norm="group"), ValueError, "RunConfig: expected norm to be one of none, layer, batch, got 'group'"),
+    (dict(split_ratio=1.0), ValueError, "RunConfig: expected split_ratio between 0 and 1, got 1.0"),
+    (dict(bic_layers="two"), ValueError, "RunConfig: expected bic_layers to be one of one, per_task, got 'two'"),
+    (dict(memory_size=-1), ValueError, "RunConfig: expected memory_size of at least 0, got -1"),
     (dict(memory_policy="fixed"), ValueError,
      "RunConfig: expected memory_policy to be one of total, per_class, got 'fixed'"),
     (dict(epoch=3, model_name="x"), ValueError, "RunConfig: expected known options, got epoch, model_name"),

@@ -27,6 +27,8 @@ VARIANTS = [  # method, scheme, threads
     ("icarl", None, 1), ("icarl", HDQT(), 1), ("icarl", HDQT.paper(), 1), ("icarl", EVERYWHERE, 1),
     ("icarl_bce", HDQT(), 1), ("finetune", HDQT(), 1), ("joint", HDQT(), 1),
     ("icarl", None, 2), ("icarl", HDQT(), 2),
+    ("replay", None, 1), ("er", HDQT(), 1), ("lwf", HDQT(), 1), ("lwf_mc", None, 1), ("wa", HDQT(), 1),
+    ("bic", None, 1), ("bic", HDQT(), 1), ("bic", HDQT(), 2),
 ]  # fmt: skip
 
 

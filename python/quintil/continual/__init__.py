@@ -4,6 +4,8 @@ config = quintil.continual.preset("digits").replace(scheme=quintil.HDQT())
 path = quintil.continual.run(config)
 """
 
+from .bias_fit import fit_bias
+from .bic import BiC
 from .config import RunConfig, scheme_label
 from .exemplars import ExemplarMemory, NearestMean, herding, normalise_rows
 from .finetune import Finetune
@@ -12,6 +14,7 @@ from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
 from .losses import icarl_bce_loss, kd_loss, mixed_distillation, new_class_loss
 from .lwf import LwF, LwFMC
+from .pools import PooledMemory
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .replay import ExperienceReplay, Replay
 from .reservoir import ReservoirMemory
@@ -24,6 +27,7 @@ from .wa import WeightAligning, align_new_rows
 __all__ = [
     "HDQT_SEEDS",
     "PRESETS",
+    "BiC",
     "ExemplarMemory",
     "ExperienceReplay",
     "Finetune",
@@ -37,6 +41,7 @@ __all__ = [
     "NearestMean",
     "Observer",
     "Offline",
+    "PooledMemory",
     "Replay",
     "ReservoirMemory",
     "RunConfig",
@@ -50,6 +55,7 @@ __all__ = [
     "align_new_rows",
     "class_order",
     "find_learner",
+    "fit_bias",
     "herding",
     "icarl_bce_loss",
     "kd_loss",

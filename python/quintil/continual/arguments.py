@@ -14,7 +14,7 @@ from typing import Any
 from quintil.metrics import FORMULAS
 from quintil.schemes import HDQT
 
-from .config import MODELS, NORMS, RunConfig
+from .config import BIC_LAYERS, MODELS, NORMS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .learner import find_learner, learner_names
 
@@ -141,6 +141,22 @@ def _add_memory_arguments(group: Any) -> None:
         "--all_outputs",
         help="fine-tuning: cross-entropy over all seen classes instead of the new ones",
     )
+    group.add_argument(
+        "--split_ratio", type=float,
+        help="bic: share of the memory set aside for validation, never trained on (0.1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--bic_layers", choices=BIC_LAYERS,
+        help="bic: correct the newest classes only (one, the paper), or keep every task's correction (per_task)",
+    )  # fmt: skip
+    group.add_argument("--bic_epochs", type=int, help="bic: epochs of the two-parameter fit after each task (200)")
+    _flag(
+        group,
+        "--bic_compat",
+        help="bic as in the HDQT authors' code: per_task, softmax taken twice, validation samples drawn anew from the "
+        "exemplars, network in training mode; to repeat their tables, otherwise worse",
+    )
+    _flag(group, "--bic_compat_double_softmax", help="bic: only the softmax taken twice, to see what it does")
 
 
 def _add_training_arguments(group: Any) -> None:
@@ -298,7 +314,7 @@ def notes(args: argparse.Namespace) -> list[str]:
     lines = []
     if args.fixed_memory:
         lines.append("note: fixed_memory means a fixed number per class, so the total grows with the classes")
-    for switch in ("hdqt_compat_lr", "hdqt_rounding", "paper_compat"):
+    for switch in ("hdqt_compat_lr", "hdqt_rounding", "paper_compat", "bic_compat", "bic_compat_double_softmax"):
         if getattr(args, switch):
             lines.append(f"note: compatibility switch --{switch} is on")
     for option, *_ in _INACTIVE:

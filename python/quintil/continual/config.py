@@ -16,6 +16,7 @@ from .exemplars import POLICIES, SELECTIONS
 
 MODELS = ("fcnet", "resnet20", "resnet32")
 NORMS = ("none", "layer", "batch")
+BIC_LAYERS = ("one", "per_task")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class RunConfig:
         integers); no milestones = constant rate.
     T, lamda, kd_tau2: temperature, weight of the distillation (None = the learner's own) and whether it is
         multiplied by T^2. all_outputs: fine-tuning with the cross-entropy over all seen classes.
+    split_ratio: BiC's share of the memory for validation, between 0 and 1. bic_layers: "one" correction, of the newest
+        classes, or one "per_task". bic_epochs: of its second stage (None = 200, with bic_compat those of the first).
+        bic_compat: the HDQT authors' variant, always per_task; bic_compat_double_softmax: only its loss.
     fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. bias: gives the classifier
         a bias.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
@@ -73,6 +77,11 @@ class RunConfig:
     lamda: float | None = None
     kd_tau2: bool = False
     all_outputs: bool = False
+    split_ratio: float = 0.1
+    bic_layers: str = "one"
+    bic_epochs: int | None = None
+    bic_compat: bool = False
+    bic_compat_double_softmax: bool = False
     in_dim: int | None = None
     fc_hid_dim: int | None = None
     fc_nr_hid: int = 0
@@ -112,6 +121,8 @@ class RunConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
+        if not 0 < self.split_ratio < 1:
+            raise ValueError(f"RunConfig: expected split_ratio between 0 and 1, got {self.split_ratio}")
         _require_integers("seeds", self.seeds)
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
@@ -164,15 +175,21 @@ class RunConfig:
 
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
-    "batch_size": 1, "in_dim": 1,
+    "batch_size": 1, "bic_epochs": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
-    "momentum": 0, "lamda": 0, "T": 1e-6,
+    "momentum": 0, "lamda": 0, "split_ratio": 0, "T": 1e-6,
 }  # fmt: skip
-_CHOICES = {"memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS}
-_FLAGS = ("kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding")
+_CHOICES = {
+    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS,
+    "bic_layers": BIC_LAYERS,
+}  # fmt: skip
+_FLAGS = (
+    "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "bic_compat",
+    "bic_compat_double_softmax",
+)  # fmt: skip
 
 
 def _require(name: str, value: Any, kinds: type | tuple[type, ...], low: float) -> None:

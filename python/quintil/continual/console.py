@@ -77,6 +77,8 @@ def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
     seconds = timing["train_s"] + timing["end_task_s"] + timing["eval_s"]
     stages = [f"{name} {_clock(timing[key])}" for name, key in _STAGES.items() if key in timing]
     parts.append(f"| {_clock(seconds)} ({' '.join(stages)})")
+    if "bic" in record:
+        parts.append(f"| alpha {record['bic']['alpha']:.3f} beta {record['bic']['beta']:.3f}")
     if "wa_gamma" in record:
         parts.append(f"| gamma {record['wa_gamma']:.3f}")
     if record["exemplars"]:

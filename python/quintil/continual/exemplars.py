@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ def herding(features: Tensor, count: int) -> Tensor:
         target -= rows[pick]
         half_squares[pick] = torch.inf
     return picks
+
+
+def first_of_every_class(counts: Sequence[int], keep: int) -> Tensor:
+    """Positions of the first `keep` samples of every class in a list of classes with so many samples each, int64."""
+    ends = torch.tensor(counts, dtype=torch.int64).cumsum(0).tolist()
+    parts = [torch.arange(end - count, end - count + min(count, keep)) for count, end in zip(counts, ends)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
 
 class NearestMean:
@@ -115,9 +122,7 @@ class ExemplarMemory:
         (evaluation mode, test transform). Old lists keep their first entries, a class with fewer samples keeps all.
         """
         quota = self.quota(seen)
-        ends = torch.tensor(self.counts, dtype=torch.int64).cumsum(0).tolist()
-        keep = [torch.arange(end - count, end - count + min(count, quota)) for count, end in zip(self.counts, ends)]
-        kept = torch.cat(keep) if keep else torch.empty(0, dtype=torch.int64)
+        kept = first_of_every_class(self.counts, quota)
         chosen = []
         for label in y.unique(sorted=True).tolist():
             members = (y == label).nonzero().flatten()
@@ -127,7 +132,7 @@ class ExemplarMemory:
                 picks = torch.randperm(members.numel(), generator=generator)[:quota]
             chosen.append(members[picks])
         new = torch.cat(chosen)
-        self.counts = [part.numel() for part in keep] + [part.numel() for part in chosen]
+        self.counts = [min(count, quota) for count in self.counts] + [part.numel() for part in chosen]
         self.x = x[new] if self.x is None else torch.cat([self.x[kept], x[new]])
         self.y = torch.cat([self.y[kept], y[new]])
         self.index = torch.cat([self.index[kept], index[new]])
