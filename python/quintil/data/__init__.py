@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401  (importing a loader's module registers its data sets)
 from . import cifar100, custom, digits, dsads, hapt, pamap2, synthetic
+from .har import HAR_FEATURE_NAMES, har_features
 from .registry import Dataset, dataset, load, names
 
-__all__ = ["Dataset", "dataset", "load", "names"]
+__all__ = ["HAR_FEATURE_NAMES", "Dataset", "dataset", "har_features", "load", "names"]
