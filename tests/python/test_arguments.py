@@ -201,6 +201,8 @@ def test_published_presets():
         assert published.schedule(False) == (100, 0.01, (), 0.1, 2e-4)
         assert intended.schedule(False) == (100, 0.01, (50,), 0.1, 2e-4)
         assert (published.init_cls, published.increment, published.batch_size) == (2, 2, 128)
+    # The publisher's scaling, over all windows; with "intended" by the training persons (own tables as they are).
+    assert preset("hdqt/hapt").normalise == "minmax_all" and preset("hdqt/hapt/intended").normalise is None
     with pytest.raises(ValueError, match="^preset: expected name to be one of digits, hdqt/cifar100, .*, got 'hdqt'$"):
         preset("hdqt")
     assert {name for name in PRESETS if name.startswith("hdqt/")} | {"digits"} == set(PRESETS)

@@ -245,6 +245,6 @@ def test_load_downloads_what_is_absent(server, tmp_path, monkeypatch):
     server.content = zip_bytes([(p.relative_to(source).as_posix(), p.read_bytes()) for p in files])
     monkeypatch.setattr(hapt, "URL", server.url)
     data = quintil.data.load("hapt", tmp_path / "root", download=True)
-    assert data.name == "hapt_raw" and len(server.log) == 1
+    assert data.name == "hapt" and len(server.log) == 1
     quintil.data.load("hapt", tmp_path / "root", download=True)
     assert len(server.log) == 1 and not (tmp_path / "root" / "HAPT Data Set.zip").exists()

@@ -10,6 +10,8 @@ import scipy.io
 import torch
 from data_trees import dsads_tree, hapt_tree, pamap2_rows, pamap2_tree, real_root, rng, write_rows
 from quintil.data import cache, dsads, hapt, pamap2
+from quintil.data.har import features_of_signals
+from quintil.data.har_signals import har_signals
 from quintil.data.windows import constant_runs, fill_gaps, sliding
 
 
@@ -99,29 +101,61 @@ HAPT_KEPT = {
 }
 
 
-def test_hapt_windows_are_the_publishers_rows(tmp_path):
-    """Labels and persons of our windows equal y and subject files row by row (10,929 rows of the real files)."""
+@pytest.fixture(scope="module")
+def hapt_folder(tmp_path_factory):
+    """The real HAPT folder, or a generated one; neither has the publisher's feature files taken into account."""
     root = real_root("HAPT Data Set/RawData/labels.txt")
-    if root is None:
-        folder = hapt_tree(tmp_path)[0] / "HAPT Data Set"
-    else:
-        folder = root / "HAPT Data Set"
-    table = hapt.read_raw(folder)
-    columns = []
+    return (root or hapt_tree(tmp_path_factory.mktemp("hapt"))[0]) / "HAPT Data Set"
+
+
+@pytest.mark.parametrize(("read", "columns"), [(hapt.read_raw, 216), (hapt.read_computed, 561)])
+def test_hapt_windows_are_the_publishers_rows(hapt_folder, read, columns):
+    """Labels and persons of our windows equal y and subject files row by row (10,929 rows of the real files)."""
+    table = read(hapt_folder)  # the 561 columns of the real files take 4 s on one core
+    theirs = []
     for stem in ("y", "subject_id"):
-        files = [folder / side / f"{stem}_{side.lower()}.txt" for side in ("Train", "Test")]
-        columns.append(np.concatenate([np.loadtxt(file, dtype=np.int64) for file in files]))
-    np.testing.assert_array_equal(table.labels, columns[0])
-    np.testing.assert_array_equal(table.subjects, columns[1])
-    assert table.x.shape == (len(table.labels), 216) and table.x.dtype == np.float32
+        files = [hapt_folder / side / f"{stem}_{side.lower()}.txt" for side in ("Train", "Test")]
+        theirs.append(np.concatenate([np.loadtxt(file, dtype=np.int64) for file in files]))
+    np.testing.assert_array_equal(table.labels, theirs[0])
+    np.testing.assert_array_equal(table.subjects, theirs[1])
+    assert table.x.shape == (len(table.labels), columns) and table.x.dtype == np.float32
+    assert np.isfinite(table.x).all()
+    real = real_root("HAPT Data Set/RawData/labels.txt") is not None
     # Generated: 30 users x 3 x (1 + 1 + 2 + 2 windows of 128, 160, 192, 224 samples), less one short segment.
-    assert len(table.labels) == (539 if root is None else 10929)
-    data = quintil.data.load("hapt", root or tmp_path, split="hdqt", seed=42467)
-    assert data.name == "hapt_raw" and len(data.class_names) == 11 and "8" not in data.class_names
-    assert len(data.subject_train.unique()) == 23 and len(data.subject_test.unique()) == 5
-    if root is not None:
+    assert len(table.labels) == (10929 if real else 539)
+    if real:
         assert np.bincount(table.labels)[1:].tolist() == HAPT_KEPT["all"]
-        assert (data.y_train.bincount() + data.y_test.bincount()).tolist() == HAPT_KEPT["kept"]
+
+
+def test_hapt_after_the_removals(hapt_folder):
+    real = real_root("HAPT Data Set/RawData/labels.txt") is not None
+    for name in ("hapt", "hapt_raw"):
+        data = quintil.data.load(name, hapt_folder.parent, split="hdqt", seed=42467)
+        assert data.name == name and len(data.class_names) == 11 and "8" not in data.class_names
+        assert len(data.subject_train.unique()) == 23 and len(data.subject_test.unique()) == 5
+        if real:
+            assert (data.y_train.bincount() + data.y_test.bincount()).tolist() == HAPT_KEPT["kept"]
+
+
+def test_hapt_without_the_publishers_features_computes_them(tmp_path):
+    """From the filtered recording, unscaled or scaled over all windows, and the data set says so."""
+    root, labels, persons = hapt_tree(tmp_path)
+    options = dict(subjects_drop=(), classes_drop=())
+    plain = quintil.data.load("hapt", root, normalise="none", **options)
+    assert plain.name == "hapt" and plain.features == "561 features computed from the raw signals"
+    assert quintil.data.load("hapt_raw", root).features == "216 statistics of the raw signals"
+    acc, gyro = (np.loadtxt(root / f"HAPT Data Set/RawData/{k}_exp01_user01.txt") for k in ("acc", "gyro"))
+    # The first segment starts at sample 5, counted from 1, and holds one window.
+    window = har_signals(acc.T, gyro.T)[None, :, 4 : 4 + 128]
+    np.testing.assert_allclose(plain.x_train[0], features_of_signals(window)[0], rtol=1e-6)
+
+    everything = torch.cat([plain.x_train, plain.x_test]).double()
+    low, high = everything.amin(0), everything.amax(0)
+    kept = quintil.data.load("hapt", root, normalise="minmax_all")
+    there = torch.from_numpy(~np.isin(persons, (7, 28)) & (labels != 8))
+    scaled = torch.where(high > low, (everything - (low + high) / 2) / ((high - low) / 2).clamp_min(1e-300), 0.0)
+    np.testing.assert_allclose(torch.cat([kept.x_train, kept.x_test]), scaled[there], rtol=1e-4, atol=1e-5)
+    assert quintil.data.load("hapt", root).x_train.abs().max() == 1  # scaled by the training persons
 
 
 def test_hapt_raw_columns_are_axes_then_magnitudes(tmp_path):
@@ -141,6 +175,7 @@ def test_hapt_takes_the_official_features_when_they_are_there(tmp_path):
     root, labels, persons = hapt_tree(tmp_path, official=True)
     data = quintil.data.load("hapt", root, subjects_drop=(), classes_drop=())
     assert data.name == "hapt" and data.x_train.shape[1] == 561 and len(data.class_names) == 12
+    assert data.features == "561 features of the publisher"
     assert sorted(data.subject_test.unique().tolist()) == [2, 4, 9, 10, 12, 13, 18, 20, 24]
     official = np.loadtxt(root / "HAPT Data Set/Train/X_train.txt", dtype=np.float32)
     np.testing.assert_array_equal(data.x_train.numpy(), official)
@@ -213,21 +248,22 @@ def test_runs_gaps_and_windows():
 # --- cache --------------------------------------------------------------------
 
 
-def test_slow_features_are_cached_beside_the_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "compute"), [("hapt_raw", "_compute"), ("hapt", "_compute_har")])
+def test_slow_features_are_cached_beside_the_files(tmp_path, monkeypatch, name, compute):
     monkeypatch.setattr(cache, "SLOW_SECONDS", -1.0)
     root = hapt_tree(tmp_path)[0]
-    first = quintil.data.load("hapt_raw", root)
-    files = list((root / "HAPT Data Set").glob(".quintil_hapt_raw_v1_*.npz"))
+    first = quintil.data.load(name, root)
+    files = list((root / "HAPT Data Set").glob(f".quintil_{name}_v1_*.npz"))
     assert len(files) == 1
-    monkeypatch.setattr(hapt, "_compute", None)
-    assert tables_equal(quintil.data.load("hapt_raw", root), first)
+    monkeypatch.setattr(hapt, compute, None)
+    assert tables_equal(quintil.data.load(name, root), first)
     # A damaged cache, changed inputs or a folder that refuses writing cost time, nothing else.
     monkeypatch.undo()
     files[0].write_bytes(files[0].read_bytes()[:100])
-    assert tables_equal(quintil.data.load("hapt_raw", root), first)
+    assert tables_equal(quintil.data.load(name, root), first)
     signal = root / "HAPT Data Set/RawData/acc_exp01_user01.txt"
     write_rows(signal, 2 * np.loadtxt(signal))
-    assert not tables_equal(quintil.data.load("hapt_raw", root), first)
+    assert not tables_equal(quintil.data.load(name, root), first)
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):

@@ -59,6 +59,7 @@ def test_sensor_run_on_the_publishers_files(tmp_path):
     status, output, errors = finished(start(HAR, *options.split(), folder=tmp_path))
     assert (status, errors) == (0, "")
     assert "plan  hapt_raw, icarl (cross-entropy + distillation (CE + KD)), float32" in output
+    assert "of shape [216] (216 statistics of the raw signals), split hdqt" in output
     assert "task 3/3  classes 0-10 | CNN " in output and "NME" in output and "| forget(old best) " in output
     status, output, errors = finished(start(HAR, *options.split(), "--quantMethod", "ours", folder=tmp_path))
     assert (status, errors) == (0, "")

@@ -20,10 +20,11 @@ def plan_text(setup: SeedSetup) -> str:
     """What will be trained: data, tasks with classes and samples, exemplars, sizes, schedule, scheme."""
     config, tasks, learner, dataset = setup.config, setup.tasks, setup.learner, setup.dataset
     sample = dataset.transform(dataset.x_train[:1])
+    what = f" ({dataset.features})" if dataset.features else ""
     lines = [
         f"plan  {config.dataset}, {config.method} ({learner.variant}), {scheme_label(config.scheme)}",
         f"  data      {len(dataset.y_train)} training and {len(dataset.y_test)} test samples of shape "
-        f"{list(sample.shape[1:])}, split {config.split or 'default'}, normalise {config.normalise or 'default'}",
+        f"{list(sample.shape[1:])}{what}, split {config.split or 'default'}, normalise {config.normalise or 'default'}",
         f"  seeds     {' '.join(map(str, config.seeds))} (first: {setup.seed}; class order from "
         f"{'the seed' if config.order_seed is None else config.order_seed})",
         f"  network   {type(learner.net.backbone).__name__}, {learner.net.backbone.out_features} features, "

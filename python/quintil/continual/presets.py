@@ -65,7 +65,7 @@ PRESETS: dict[str, RunConfig] = {
     "hdqt/cifar100": _CIFAR,
     "hdqt/dsads": _HAR.replace(normalise="minmax_all"),
     "hdqt/dsads/intended": _HAR.replace(**_INTENDED),
-    "hdqt/hapt": _HAR.replace(dataset="hapt"),
+    "hdqt/hapt": _HAR.replace(dataset="hapt", normalise="minmax_all"),
     "hdqt/hapt/intended": _HAR.replace(dataset="hapt", milestones=(50,)),
     "hdqt/hapt_raw": _HAR.replace(dataset="hapt_raw", normalise="minmax_all"),
     "hdqt/hapt_raw/intended": _HAR.replace(dataset="hapt_raw", **_INTENDED),

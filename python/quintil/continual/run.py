@@ -73,6 +73,7 @@ class SeedSetup:
             "class_names": list(self.dataset.class_names),
             "task_sizes": self.tasks.sizes,
             "checksums": self.dataset.checksums,
+            "data_features": self.dataset.features,
             "learner_variant": self.learner.variant,
             "version": quintil_version(),
             **persons,
@@ -307,4 +308,5 @@ def _summary(setup: SeedSetup, record: dict) -> dict:
                 summary[f"last_acc_{tag}" if name == "acc" else f"{name}_{tag}"] = value
     summary |= {"seed": setup.seed, "tasks": len(setup.tasks), "version": quintil_version()}
     summary |= {"method": setup.config.method, "learner_variant": setup.learner.variant}
+    summary["data_features"] = setup.dataset.features
     return summary

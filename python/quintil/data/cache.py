@@ -17,14 +17,21 @@ from .progress import SLOW_SECONDS
 Arrays = dict[str, np.ndarray]
 
 
-def cached(folder: Path, name: str, inputs_digest: str, keys: tuple[str, ...], compute: Callable[[], Arrays]) -> Arrays:
+def cached(
+    folder: Path,
+    name: str,
+    inputs_digest: str,
+    keys: tuple[str, ...],
+    compute: Callable[[], Arrays],
+    version: int = FEATURE_VERSION,
+) -> Arrays:
     """The arrays of `compute()`, from a cache file in `folder` if it was left there by the same inputs and
-    version.
+    version (of the features, by default those of `features.py`).
 
     A cache file that is damaged or lacks a key is ignored; a folder that cannot be written costs only the
     time.
     """
-    path = folder / f".quintil_{name}_v{FEATURE_VERSION}_{inputs_digest[:16]}.npz"
+    path = folder / f".quintil_{name}_v{version}_{inputs_digest[:16]}.npz"
     stored = _read(path, keys)
     if stored is not None:
         return stored

@@ -1,24 +1,27 @@
 """HAPT, "Smartphone-Based Recognition of Human Activities and Postural Transitions" (UCI 341): 30 persons, 12
 classes.
 
-Two forms: `hapt`, the publisher's 561 features (Train/X_train.txt, Test/X_test.txt, already in [-1, 1]), and
-`hapt_raw`, computed here from the 50 Hz signals: windows of 128 samples, step 64, inside each segment of
-labels.txt, 27 statistics (`features.py`) of the 8 signals acc x y z, gyro x y z, |acc|, |gyro| = 216 columns.
-Segments in file
-order, train persons before test persons: the rows are then those of the publisher's y and subject files.
-`hapt` falls back on `hapt_raw` where the feature files are absent, and the data set's name says so.
+Two forms. `hapt`: the publisher's 561 features, from Train/X_train.txt and Test/X_test.txt (already in [-1, 1]) or,
+where those are absent, computed from the raw 50 Hz signals (`har.py`). `hapt_raw`: 27 statistics
+(`features.py`) of the 8 signals acc x y z, gyro x y z, |acc|, |gyro| = 216 columns. Both cut windows of 128 samples,
+step 64, inside each segment of labels.txt; segments in file order, train persons before test persons: the rows are
+then those of the publisher's y and subject files.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from .cache import cached
 from .download import fetch_and_unpack
-from .features import FEATURE_NAMES, magnitude, window_features
+from .features import FEATURE_NAMES, FEATURE_VERSION, magnitude, window_features
 from .files import digest_of, find_file, find_folder, integer_column, missing, parse_numbers, read_hashed
+from .har import HAR_FEATURES, HAR_VERSION, STEP, WINDOW, features_of_signals, scale_table
+from .har_signals import har_signals
 from .persons import PersonTable, Rules, person_dataset
 from .progress import progress
 from .registry import Dataset, Request, dataset
@@ -31,8 +34,6 @@ URL = (
 )
 ACTIVITIES, PERSONS = range(1, 13), range(1, 31)
 TEST_PERSONS = (2, 4, 9, 10, 12, 13, 18, 20, 24)
-WINDOW, STEP = 128, 64
-FEATURES = 561
 _FOLDER = "HAPT Data Set"
 _TABLES = ("hapt_combined.csv", "hapt.csv", "hapt.npz", "hapt.mat")
 # Persons 7 and 28 lack classes; class 8 (sit to stand) is missing for eight persons. HDQT leaves all three
@@ -49,15 +50,17 @@ _RULES = Rules(
 
 @dataset("hapt")
 def load_hapt(request: Request) -> Dataset:
-    """x float32 [N, 561], or the 216 columns of `hapt_raw` where the feature files are absent."""
+    """x float32 [N, 561]: a ready table, else the publisher's features, else ours of the raw signals.
+
+    normalise "minmax_all" scales over all windows, those that are then left out included, as the publisher did: his
+    own table stays as it is.
+    """
     request.refuse("argument")
-    ready = request.features_file or find_file(request.root, _TABLES)
-    if ready is not None:
-        return person_dataset("hapt", read_table("hapt", ready, FEATURES), _RULES, request)
-    folder = _folder(request, "Train/X_train.txt", "RawData/labels.txt")
-    if (folder / "Train" / "X_train.txt").is_file():
-        return person_dataset("hapt", read_official(folder), _RULES, request)
-    return person_dataset("hapt_raw", read_raw(folder), _RULES, request)
+    table = _table(request)
+    if request.normalise == "minmax_all":
+        table = dataclasses.replace(table, x=scale_table(table.x))
+        request = dataclasses.replace(request, normalise="none")
+    return person_dataset("hapt", table, _RULES, request)
 
 
 @dataset("hapt_raw")
@@ -65,6 +68,15 @@ def load_hapt_raw(request: Request) -> Dataset:
     """x float32 [N, 216] computed from the raw signals."""
     request.refuse("argument", "features_file")
     return person_dataset("hapt_raw", read_raw(_folder(request, "RawData/labels.txt")), _RULES, request)
+
+
+def _table(request: Request) -> PersonTable:
+    ready = request.features_file or find_file(request.root, _TABLES)
+    if ready is not None:
+        features = f"{HAR_FEATURES} features of {ready.name}"
+        return dataclasses.replace(read_table("hapt", ready, HAR_FEATURES), features=features)
+    folder = _folder(request, "Train/X_train.txt", "RawData/labels.txt")
+    return read_official(folder) if (folder / "Train" / "X_train.txt").is_file() else read_computed(folder)
 
 
 def _folder(request: Request, *anchors: str) -> Path:
@@ -86,7 +98,7 @@ def read_official(folder: Path) -> PersonTable:
     for side in ("Train", "Test"):
         lower = side.lower()
         path = folder / side / f"X_{lower}.txt"
-        x = parse_numbers(f"hapt: {path.name}", read_hashed(path, checksums), FEATURES)
+        x = parse_numbers(f"hapt: {path.name}", read_hashed(path, checksums), HAR_FEATURES)
         labels = _column(folder / side / f"y_{lower}.txt", checksums)
         persons = _column(folder / side / f"subject_id_{lower}.txt", checksums)
         if not len(x) == len(labels) == len(persons):
@@ -94,7 +106,13 @@ def read_official(folder: Path) -> PersonTable:
             raise ValueError(f"hapt: expected equal row counts of X, y and subject_id in {side}, got {rows}")
         parts.append((x.astype(np.float32), labels, persons))
     x, labels, persons = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return PersonTable(x, labels, persons, checksums)
+    return PersonTable(x, labels, persons, checksums, f"{HAR_FEATURES} features of the publisher")
+
+
+def read_computed(folder: Path) -> PersonTable:
+    """The 561 features of every window computed from the raw signals, not scaled; errors as `read_raw`."""
+    table = _read_windows(folder, "hapt", _compute_har, HAR_VERSION)
+    return dataclasses.replace(table, features=f"{HAR_FEATURES} features computed from the raw signals")
 
 
 def read_raw(folder: Path) -> PersonTable:
@@ -102,17 +120,23 @@ def read_raw(folder: Path) -> PersonTable:
 
     Raises ValueError if files are damaged or the publisher's y and subject files, where present, disagree.
     """
+    table = _read_windows(folder, "hapt_raw", _compute, FEATURE_VERSION)
+    return dataclasses.replace(table, features="216 statistics of the raw signals")
+
+
+def _read_windows(folder: Path, name: str, compute: Callable, version: int) -> PersonTable:
+    """Rows of `compute(segments, texts)`, cached; errors of damaged files."""
     checksums: dict[str, str] = {}
     raw = folder / "RawData"
     segments = read_segments(raw / "labels.txt", checksums)
     signals = sorted({(experiment, person) for experiment, person, *_ in segments.tolist()})
     texts, sums = {}, {}
-    for experiment, person in progress(signals, len(signals), "hapt_raw: read"):
-        names = [f"{kind}_exp{experiment:02d}_user{person:02d}.txt" for kind in ("acc", "gyro")]
-        texts[experiment, person] = {name: read_hashed(raw / name, sums) for name in names}
+    for experiment, person in progress(signals, len(signals), f"{name}: read"):
+        files = [f"{kind}_exp{experiment:02d}_user{person:02d}.txt" for kind in ("acc", "gyro")]
+        texts[experiment, person] = {file: read_hashed(raw / file, sums) for file in files}
     digest = digest_of(sums | checksums)
     keys = ("x", "labels", "persons")
-    arrays = cached(folder, "hapt_raw", digest, keys, lambda: _compute(segments, texts))
+    arrays = cached(folder, name, digest, keys, lambda: compute(segments, texts), version)
     _compare_with_publisher(folder, arrays["labels"], arrays["persons"], checksums)
     return PersonTable(*(arrays[key] for key in keys), checksums | {"RawData": digest})
 
@@ -131,12 +155,13 @@ def read_segments(path: Path, checksums: dict[str, str]) -> np.ndarray:
 
 
 def cut_windows(segments: np.ndarray, signals: dict[tuple[int, int], np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Windows float64 [n, 6, 128], labels [n], persons [n]; train persons first, segments in file order.
+    """Windows float64 [n, C, 128], labels [n], persons [n]; train persons first, segments in file order.
 
-    signals: (experiment, person) -> [T, 6]. Raises ValueError for a segment that ends after its signal.
+    signals: (experiment, person) -> [T, C]. Raises ValueError for a segment that ends after its signal.
     """
     is_test = np.isin(segments[:, 1], TEST_PERSONS)
-    windows, labels, persons = [np.empty((0, 6, WINDOW))], [], []
+    channels = next(iter(signals.values())).shape[1]
+    windows, labels, persons = [np.empty((0, channels, WINDOW))], [], []
     for experiment, person, activity, start, end in np.concatenate([segments[~is_test], segments[is_test]]).tolist():
         signal = signals[experiment, person]
         if end > len(signal):
@@ -151,9 +176,13 @@ def cut_windows(segments: np.ndarray, signals: dict[tuple[int, int], np.ndarray]
     return np.concatenate(windows), np.array(labels, dtype=np.int64), np.array(persons, dtype=np.int64)
 
 
-def _compute(segments: np.ndarray, texts: dict[tuple[int, int], dict[str, bytes]]) -> dict[str, np.ndarray]:
+Texts = dict[tuple[int, int], dict[str, bytes]]
+
+
+def _parse(texts: Texts) -> dict[tuple[int, int], np.ndarray]:
+    """(experiment, person) -> acc and gyro [T, 6]."""
     signals = {}
-    for key, pair in progress(texts.items(), len(texts), "hapt_raw: features"):
+    for key, pair in progress(texts.items(), len(texts), "hapt: signals"):
         acc, gyro = (parse_numbers(f"hapt_raw: {name}", text, 3) for name, text in pair.items())
         if len(acc) != len(gyro):
             rows = f"{len(acc)} and {len(gyro)}"
@@ -161,11 +190,25 @@ def _compute(segments: np.ndarray, texts: dict[tuple[int, int], dict[str, bytes]
         signals[key] = np.concatenate([acc, gyro], axis=1)
         if not np.isfinite(signals[key]).all():
             raise ValueError(f"hapt_raw: expected finite samples in experiment {key[0]}, got NaN or infinity")
-    windows, labels, persons = cut_windows(segments, signals)
+    return signals
+
+
+def _compute(segments: np.ndarray, texts: Texts) -> dict[str, np.ndarray]:
+    windows, labels, persons = cut_windows(segments, _parse(texts))
     lengths = [magnitude(windows[:, :3])[:, None], magnitude(windows[:, 3:])[:, None]]
     features = window_features(np.concatenate([windows, *lengths], axis=1))
     x = features.reshape(len(windows), 8 * len(FEATURE_NAMES)).astype(np.float32)
     return {"x": x, "labels": labels, "persons": persons}
+
+
+def _compute_har(segments: np.ndarray, texts: Texts) -> dict[str, np.ndarray]:
+    signals = {key: har_signals(s[:, :3].T, s[:, 3:].T).T for key, s in _parse(texts).items()}
+    windows, labels, persons = cut_windows(segments, signals)
+    return {
+        "x": features_of_signals(windows, "hapt: features").astype(np.float32),
+        "labels": labels,
+        "persons": persons,
+    }
 
 
 def _compare_with_publisher(folder: Path, labels: np.ndarray, persons: np.ndarray, checksums: dict[str, str]) -> None:

@@ -19,12 +19,13 @@ from .splits import split_persons
 
 @dataclass(frozen=True)
 class PersonTable:
-    """x [N, F] or [N, C, L], labels [N] (original numbers), subjects [N], and what was read for them."""
+    """x [N, F] or [N, C, L], labels [N] (original numbers), subjects [N], what was read for them, what x is."""
 
     x: np.ndarray
     labels: np.ndarray
     subjects: np.ndarray
     checksums: dict[str, str] = field(default_factory=dict)
+    features: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def person_dataset(name: str, table: PersonTable, rules: Rules, request: Request
         transform=to_float,
         augment=None,
         checksums=dict(table.checksums),
+        features=table.features,
     )
 
 

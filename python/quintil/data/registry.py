@@ -28,6 +28,7 @@ class Dataset:
     None. `transform` maps a batch of x to the float32 input of a network in evaluation; `augment(batch,
     generator)` does so in training, None where training uses `transform` as well. `checksums`: file name ->
     sha256 of what was read (a tree of many small files is one entry, the digest of its sorted list).
+    `features`: what the columns of x are, where a data set has several forms; else empty.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dataset:
     transform: Callable[[torch.Tensor], torch.Tensor]
     augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None
     checksums: dict[str, str]
+    features: str = ""
 
 
 @dataclass(frozen=True)
