@@ -186,7 +186,7 @@ def _add_training_arguments(group: Any) -> None:
 def _add_network_arguments(group: Any) -> None:
     group.add_argument(
         "--model", "--model_type", "-net", "--network", "--convnet_type", "--backbone",
-        choices=(*MODELS, *_MODEL_ALIASES), help="default: fcnet for tables, resnet32 for images",
+        choices=(*MODELS, *_MODEL_ALIASES), help="default: resnet32 for RGB images, else fcnet",
     )  # fmt: skip
     group.add_argument("--in_dim", type=int, help="values per sample, checked against the data")
     group.add_argument("--fc_hid_dim", type=int, help="hidden width of fcnet (default: its input)")

@@ -25,7 +25,7 @@ class RunConfig:
 
     dataset, data_root, split, normalise, features_file, subjects_drop, classes_drop, download: see
         `quintil.data.load`.
-    method: a learner's name. model: fcnet, resnet20 or resnet32, None = by the data (images: resnet32).
+    method: a learner's name. model: fcnet, resnet20 or resnet32, None = by the data (RGB images: resnet32).
     init_cls, increment: classes of the first and of every later task; init_cls None = increment; increment 0 with
         init_cls None = one task with all classes.
     seeds: one run each. order_seed draws the class order (None = the run's own seed); class_order: None (drawn),

@@ -94,7 +94,7 @@ def build_net(config: RunConfig, dataset: data.Dataset, streams: Streams) -> Inc
             f"build_net: expected in_dim to equal the values per sample of {dataset.name}, got {config.in_dim} and "
             f"{sample[0].numel()} (sample shape {list(sample.shape[1:])})"
         )
-    model = config.model or ("resnet32" if images else "fcnet")
+    model = config.model or ("resnet32" if images and sample.size(1) == 3 else "fcnet")
     if model != "fcnet" and (not images or sample.size(1) != 3):
         raise ValueError(
             f"build_net: expected samples [3, height, width] for {model}, got {list(sample.shape[1:])} "

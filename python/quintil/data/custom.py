@@ -1,9 +1,10 @@
-"""Users' own data: "custom:<path>" to an .npz or a CSV file [CIL 4, Custom].
+"""Users' own data: "custom:<path>" to an .npz file, a CSV file or a folder of images [CIL 4, Custom].
 
-.npz: x_train, y_train, x_test, y_test [, subject_train, subject_test]. CSV: a header with `label` [,
-`subject`, `split` (train or test)], every other column a feature. Labels are integers or strings, mapped by
-sorted order; their originals are `class_names`. Without a split in the file: by person where persons are
-given ("hdqt" unless `split` says otherwise), else stratified, 20 % of every class test, drawn from `seed`.
+Folder: train/<class>/ and test/<class>/ with PNG or JPEG images (`image_folder.py`). .npz: x_train, y_train,
+x_test, y_test [, subject_train, subject_test]. CSV: a header with `label` [, `subject`, `split` (train or test)],
+every other column a feature. Labels are integers or strings, mapped by sorted order; their originals are
+`class_names`. Without a split in the file: by person where persons are given ("hdqt" unless `split` says otherwise),
+else stratified, 20 % of every class test, drawn from `seed`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .files import integer_column, missing, read_hashed
+from .files import digest_of, integer_column, missing, read_hashed
+from .image_folder import read_image_folder
 from .normalise import default_normalisation, normalise
 from .persons import to_float, to_tensors
 from .registry import Dataset, Request, dataset
@@ -31,20 +33,25 @@ def load_custom(request: Request) -> Dataset:
     """x float32 [N, F], [N, C, L], [N, C, H, W], or uint8 [N, C, H, W] (its transform divides by 255)."""
     request.refuse("features_file", "subjects_drop", "classes_drop")
     path = Path(request.argument).expanduser()
-    if not request.argument or not (path.is_file() or (request.root / path).is_file()):
+    if not request.argument or not (path.exists() or (request.root / path).exists()):
         raise missing(
             "custom",
-            path if request.argument else "custom:<path to an .npz or .csv file>",
+            path if request.argument else "custom:<path to an .npz file, a .csv file or a folder of images>",
             downloadable=False,
         )
-    path = path if path.is_file() else request.root / path
+    path = (path if path.exists() else request.root / path).absolute()
+    where, checksums = f"custom: {path.name}", {}
+    if path.is_dir():
+        request.require_split("official")
+        sums: dict[str, str] = {}
+        train, test = ((*side, None) for side in read_image_folder(where, path, sums))
+        return _assemble(where, path.name, train, test, request, {path.name: digest_of(sums)})
     readers = {".npz": _read_npz, ".csv": _read_csv}
     if path.suffix.lower() not in readers:
-        raise ValueError(f"custom: expected an .npz or .csv file, got {path.name!r}")
-    checksums: dict[str, str] = {}
+        raise ValueError(f"custom: expected an .npz file, a .csv file or a folder of images, got {path.name!r}")
     raw = read_hashed(path, checksums)
-    train, test = readers[path.suffix.lower()](f"custom: {path.name}", raw, request)
-    return _assemble(f"custom: {path.name}", path.stem, train, test, request, checksums)
+    train, test = readers[path.suffix.lower()](where, raw, request)
+    return _assemble(where, path.stem, train, test, request, checksums)
 
 
 def images_to_float(batch: torch.Tensor) -> torch.Tensor:
