@@ -1,4 +1,4 @@
-"""Reports from hand-made run folders: tables, paired differences, pictures, and the same bytes twice."""
+"""Reports from hand-made run folders: tables, paired differences, which pictures, and the same bytes twice."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ SETTING = dict(
     batch_size=8, split=None, network="FCNet", learner_variant="CE + KD", task_sizes=[2, 2, 1],
 )  # fmt: skip
 CURVES = ("acc", "forgetting_class_best_old", "forgetting_chaudhry")
+PICTURES = (*CURVES, "difference", "differences")  # the hand-made folders hold no counts and no times
 
 
 def write_run(path: Path, label: str, last: dict[int, float], heads=("cnn", "nme"), order=None, **changes) -> Path:
@@ -104,16 +105,18 @@ def test_table_and_paired_differences(pair, tmp_path):
 def test_pictures(pair, tmp_path):
     page = report.write_report(pair, tmp_path / "out")
     sizes = images(tmp_path / "out")
-    assert sizes == {f"toy_icarl_B2_Inc2_{name}.png": (1560, 600) for name in CURVES}
+    assert set(sizes) == {f"toy_icarl_B2_Inc2_{name}.png" for name in PICTURES}
+    assert {sizes[f"toy_icarl_B2_Inc2_{name}.png"] for name in CURVES} == {(1380, 600)}
     assert all(f"]({name})" in page.read_text() for name in sizes)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*sizes, "report.json", "report.md"])
+    names = [*sizes, *(name.replace(".png", ".svg") for name in sizes), "report.html", "report.json", "report.md"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
 
 
 def test_twice_the_same_bytes(pair, tmp_path):
     for name in ("a", "b", "a"):
         report.write_report(pair, tmp_path / name)
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "ab")
-    assert first == second and len(first) == 5
+    assert first == second and len(first) == 2 * len(PICTURES) + 3
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,9 @@ def test_runs_of_other_settings_stand_apart(pair, tmp_path):
     text = report.write_report([*pair, other], tmp_path / "out").read_text()
     assert text.count("## toy, icarl, 3 tasks") == 2 and text.count("− float32 | linear head") == 1
     names = set(images(tmp_path / "out"))
-    assert names == {f"toy_icarl_B2_Inc2{n}_{curve}.png" for n in ("", "_2") for curve in CURVES}
+    assert names == {f"toy_icarl_B2_Inc2_{picture}.png" for picture in PICTURES} | {
+        f"toy_icarl_B2_Inc2_2_{curve}.png" for curve in CURVES
+    }
     one, two = ((tmp_path / "out" / f"toy_icarl_B2_Inc2{n}_acc.png").read_bytes() for n in ("", "_2"))
     assert one != two
 
@@ -161,7 +166,7 @@ def test_one_task_has_no_curves(tmp_path):
 def test_one_head_makes_one_panel(tmp_path):
     path = write_run(tmp_path / "r", "float32", {1: 80.0, 2: 70.0}, heads=("cnn",), method="finetune")
     text = report.write_report([path], tmp_path / "out").read_text()
-    assert set(images(tmp_path / "out").values()) == {(780, 600)} and "exemplars" not in text
+    assert set(images(tmp_path / "out").values()) == {(690, 600)} and "exemplars" not in text
 
 
 def test_unfinished_seeds_are_named_and_not_counted(pair, tmp_path):
