@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Class-incremental training on CIFAR-100 with ResNet-32.
 
-Without further options it follows the HDQT authors' protocol (preset hdqt/cifar100): five tasks of 20 classes, 170
+Without further options it follows the HDQT authors' protocol (preset hdqt-cifar100): five tasks of 20 classes, 170
 epochs each, 2000 exemplars, learning rate 0.05 falling at 60, 100 and 140.
 
     python scripts/train_cifar100.py --data_root DIR                                # float32
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="two epochs of ResNet-20 on generated images")
     add_arguments(parser)
     args = parser.parse_args()
-    base = preset("hdqt/cifar100")
+    base = preset("hdqt-cifar100")
     if args.smoke:
         base = base.replace(
             dataset="synthetic:cifar",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Class-incremental training on sensor data: DSADS, PAMAP2, HAPT, synthetic, or your own table.
 
-Without further options it follows the HDQT authors' published protocol (preset hdqt/<data set>): an MLP as wide as
+Without further options it follows the HDQT authors' published protocol (preset hdqt-<data set>): an MLP as wide as
 its input, two classes per task, 100 epochs, 200 exemplars, persons split by the seed.
 
     python scripts/train_har.py --dataset dsads --data_root DIR                     # float32
@@ -45,11 +45,11 @@ def main() -> int:
     args = parser.parse_args()
     dataset = args.dataset or ("synthetic" if args.smoke else "dsads")
     known = {"pamap": "pamap2"}.get(dataset, dataset)
-    suffix = "/intended" if args.preset == "intended" else ""
+    suffix = "-intended" if args.preset == "intended" else ""
     if known in PRESETS:
-        base = preset(f"hdqt/{known}{suffix}")
+        base = preset(f"hdqt-{known}{suffix}")
     else:
-        base = preset(f"hdqt/dsads{suffix}").replace(dataset=known, split=None, normalise=None, seeds=(0, 1, 2))
+        base = preset(f"hdqt-dsads{suffix}").replace(dataset=known, split=None, normalise=None, seeds=(0, 1, 2))
     if args.smoke:
         base = base.replace(epochs=3, seeds=(0,), memory_size=48, threads=1, exp_name="smoke")
     return train(args, base)

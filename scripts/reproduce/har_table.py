@@ -50,7 +50,7 @@ NOTES = {
 
 
 def configurations(dataset: str, data_root: str, results_dir: str) -> list[RunConfig]:
-    base = preset(f"hdqt/{dataset}").replace(
+    base = preset(f"hdqt-{dataset}").replace(
         data_root=data_root, results_dir=results_dir, exp_name=f"{dataset}_icarl", threads=1
     )
     return [base, base.replace(scheme=quintil.HDQT()), base.replace(scheme=quintil.HDQT.paper())]

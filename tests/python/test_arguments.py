@@ -11,7 +11,7 @@ from quintil.continual import HDQT_SEEDS, PRESETS, RunConfig, preset, scheme_lab
 from quintil.continual.arguments import add_arguments, config_from, metric_help, notes
 from quintil.metrics import FORMULAS
 
-BASE = preset("hdqt/dsads")
+BASE = preset("hdqt-dsads")
 
 
 def parse(line: str) -> argparse.Namespace:
@@ -41,9 +41,9 @@ def test_commands_of_the_authors():
         AUTHORS.replace("ours", "noq")
         + "-d -1 --datasets cifar100 --model_name icarl --convnet_type memo_resnet32 -init 20 -incre 20 -ms 2000 "
         "-seed 42467 88801",
-        preset("hdqt/cifar100"),
+        preset("hdqt-cifar100"),
     )
-    assert found == preset("hdqt/cifar100").replace(seeds=(42467, 88801))
+    assert found == preset("hdqt-cifar100").replace(seeds=(42467, 88801))
 
 
 @pytest.mark.parametrize(
@@ -191,21 +191,44 @@ def test_configurations_that_are_equal():
 
 def test_published_presets():
     seeds = (42467, 88801, 91280, 1056, 27534)
-    cifar = preset("hdqt/cifar100")
+    cifar = preset("hdqt-cifar100")
     assert (cifar.init_cls, cifar.increment, cifar.memory_size, cifar.seeds) == (20, 20, 2000, seeds)
     assert cifar.schedule(True) == cifar.schedule(False) == (170, 0.05, (60, 100, 140), 0.1, 2e-4)
-    for name in ("dsads", "hapt", "hapt_raw", "pamap2"):
-        published, intended = preset(f"hdqt/{name}"), preset(f"hdqt/{name}/intended")
+    for name in ("dsads", "hapt", "hapt-raw", "pamap2"):
+        published, intended = preset(f"hdqt-{name}"), preset(f"hdqt-{name}-intended")
         assert published.seeds == intended.seeds == HDQT_SEEDS and len(set(HDQT_SEEDS)) == 20
         assert published.seeds[:5] == seeds and published.split == "hdqt" and published.memory_size == 200
         assert published.schedule(False) == (100, 0.01, (), 0.1, 2e-4)
         assert intended.schedule(False) == (100, 0.01, (50,), 0.1, 2e-4)
         assert (published.init_cls, published.increment, published.batch_size) == (2, 2, 128)
     # The publisher's scaling, over all windows; with "intended" by the training persons (own tables as they are).
-    assert preset("hdqt/hapt").normalise == "minmax_all" and preset("hdqt/hapt/intended").normalise is None
-    with pytest.raises(ValueError, match="^preset: expected name to be one of digits, hdqt/cifar100, .*, got 'hdqt'$"):
-        preset("hdqt")
-    assert {name for name in PRESETS if name.startswith("hdqt/")} | {"digits"} == set(PRESETS)
+    assert preset("hdqt-hapt").normalise == "minmax_all" and preset("hdqt-hapt-intended").normalise is None
+    assert preset("hdqt/hapt_raw/intended") is PRESETS["hdqt-hapt-raw-intended"]
+    message = r"^preset: expected name to be one of b50-inc10, .*, got 'hdqt-dsad' \(did you mean hdqt-dsads\?\)$"
+    with pytest.raises(ValueError, match=message):
+        preset("hdqt-dsad")
+    hdqt = [name for name in PRESETS if name.startswith("hdqt-") and not name.endswith("-intended")]
+    assert {f"{name}-intended" for name in hdqt} < set(PRESETS) and len(hdqt) == 5
+
+
+@pytest.mark.parametrize(
+    "method, first, later",
+    [
+        ("icarl", (200, 0.1, (60, 120, 170), 0.1, 5e-4), (170, 0.1, (80, 120), 0.1, 2e-4)),
+        ("finetune", (200, 0.1, (60, 120, 170), 0.1, 5e-4), (80, 0.1, (40, 70), 0.1, 2e-4)),
+        ("lwf", (200, 0.1, (60, 120, 160), 0.1, 5e-4), (250, 0.1, (60, 120, 180, 220), 0.1, 2e-4)),
+        ("bic", (170, 0.1, (60, 100, 140), 0.1, 2e-4), (170, 0.1, (60, 100, 140), 0.1, 2e-4)),
+    ],
+)
+def test_schedules_of_pycil(method, first, later):
+    """Of each learner; other presets change the learner alone."""
+    config = preset("pycil-b0-inc10", method)
+    assert (config.schedule(True), config.schedule(False)) == (first, later)
+    assert (config.method, config.init_cls, config.increment, config.memory_size) == (method, 10, 10, 2000)
+    assert (config.seeds, config.order_seed, config.memory_policy) == ((1993,), 1993, "total")
+    b50 = preset("b50-inc10", method)
+    assert (b50.init_cls, b50.increment, b50.memory_size, b50.memory_policy) == (50, 10, 20, "per_class")
+    assert preset("hdqt-dsads", method) == preset("hdqt-dsads").replace(method=method)
 
 
 def test_labels_tell_schemes_apart():

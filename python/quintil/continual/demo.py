@@ -23,20 +23,20 @@ from .presets import preset
 from .run import run
 from .train import USER_ERRORS
 
-# Settings short enough to wait for; the published lengths are the presets named hdqt/<data set>.
+# Settings short enough to wait for; the published lengths are the presets named hdqt-<data set>.
 DEMOS: dict[str, tuple[RunConfig, str]] = {
     "digits": (preset("digits"), "the preset digits in full"),
     "dsads": (
-        preset("hdqt/dsads").replace(epochs=20, seeds=preset("hdqt/dsads").seeds[:3]),
-        "the preset hdqt/dsads with 20 epochs per task instead of 100 and 3 seeds instead of 20",
+        preset("hdqt-dsads").replace(epochs=20, seeds=preset("hdqt-dsads").seeds[:3]),
+        "the preset hdqt-dsads with 20 epochs per task instead of 100 and 3 seeds instead of 20",
     ),
     "hapt": (
-        preset("hdqt/hapt_raw").replace(epochs=20, seeds=preset("hdqt/hapt_raw").seeds[:3]),
-        "the preset hdqt/hapt_raw with 20 epochs per task instead of 100 and 3 seeds instead of 20",
+        preset("hdqt-hapt-raw").replace(epochs=20, seeds=preset("hdqt-hapt-raw").seeds[:3]),
+        "the preset hdqt-hapt-raw with 20 epochs per task instead of 100 and 3 seeds instead of 20",
     ),
     "cifar100": (
-        preset("hdqt/cifar100").replace(epochs=2, milestones=(), seeds=preset("hdqt/cifar100").seeds[:1]),
-        "the preset hdqt/cifar100 with 2 epochs per task instead of 170, constant rate, and 1 seed instead of 5",
+        preset("hdqt-cifar100").replace(epochs=2, milestones=(), seeds=preset("hdqt-cifar100").seeds[:1]),
+        "the preset hdqt-cifar100 with 2 epochs per task instead of 170, constant rate, and 1 seed instead of 5",
     ),
 }
 
