@@ -98,8 +98,8 @@ def test_gravity_takes_the_constant_and_leaves_the_motion():
 
 
 def test_jerk_of_a_ramp_is_its_slope():
-    np.testing.assert_allclose(jerk(0.02 * np.arange(10.0)), np.full(10, 1.0))
-    np.testing.assert_allclose(jerk(np.array([1.0, 3, 2])), [100, 100, -50])
+    np.testing.assert_allclose(jerk(0.02 * np.arange(10.0)), np.full(10, 0.02))
+    np.testing.assert_array_equal(jerk(np.array([1.0, 3, 2])), [2, 2, -1])
 
 
 # --- statistics in time -------------------------------------------------------
@@ -196,16 +196,21 @@ def test_correlations():
 
 
 def test_a_sine_is_one_bin_of_the_spectrum():
-    spectrum = amplitudes(sine(12, 0.7))
-    assert spectrum.shape == (64,) and spectrum[12] == pytest.approx(0.7)
-    assert np.abs(np.delete(spectrum, 12)).max() < 1e-12
-    row = features_of(tBodyAcc=np.stack([sine(12, 0.7), 2 + sine(3), sine(63)]))
-    assert [column(row, f"fBodyAcc-MaxInds-{axis}") for axis in (1, 2, 3)] == [12, 0, 63]
-    # Bin 12 is 12 x 50 / 128 Hz; the second axis has amplitude 4 at 0 Hz and 1 at bin 3.
+    spectrum = amplitudes(5 + sine(12, 0.7))
+    assert spectrum.shape == (64,) and spectrum[11] == pytest.approx(0.7)
+    assert np.abs(np.delete(spectrum, 11)).max() < 1e-12
+    row = features_of(tBodyAcc=np.stack([sine(12, 0.7), 2 + sine(3) + 4 * sine(5), sine(63)]))
+    assert [column(row, f"fBodyAcc-MaxInds-{axis}") for axis in (1, 2, 3)] == [12, 5, 63]
+    # Bin 12 is 12 x 50 / 128 Hz; the second axis has amplitude 1 at bin 3 and 4 at bin 5.
     frequencies = [column(row, f"fBodyAcc-MeanFreq-{axis}") for axis in (1, 2, 3)]
-    np.testing.assert_allclose(frequencies, [12 * 50 / 128, 3 / 5 * 50 / 128, 63 * 50 / 128])
+    np.testing.assert_allclose(frequencies, [12 * 50 / 128, (3 + 4 * 5) / 5 * 50 / 128, 63 * 50 / 128])
     assert column(row, "fBodyAcc-Energy-1") == pytest.approx(0.49 / 64)
     assert column(row, "fBodyAcc-Mean-1") == pytest.approx(0.7 / 64)
+    # The magnitude of a turning vector whose length swings at bin 7.
+    length, turn = 1 + 0.1 * sine(7), 2 * np.pi * 3 * T / 128
+    row = features_of(tBodyGyro=np.stack([length * np.cos(turn), length * np.sin(turn), 0 * turn]))
+    assert column(row, "fBodyGyroMag-MaxInds-1") == 7 and column(row, "fBodyGyro-MaxInds-1") == 3
+    assert column(row, "fBodyGyroMag-Max-1") == pytest.approx(0.1)
 
 
 def test_skewness_and_kurtosis_are_those_of_the_amplitudes():
@@ -223,11 +228,11 @@ def test_skewness_and_kurtosis_are_those_of_the_amplitudes():
 
 
 def test_bands():
-    """Bins counted from 1: 1-8 ... 57-64, 1-16 ... 49-64, 1-24, 25-48."""
+    """Bins 1-8 ... 57-64, 1-16 ... 49-64, 1-24, 25-48."""
     widths = [8] * 8 + [16] * 4 + [24] * 2
-    for bin_number, bands in ((0, (0, 8, 12)), (7, (0, 8, 12)), (8, (1, 8, 12)), (24, (3, 9, 13)), (63, (7, 11))):
+    for bin_number, bands in ((1, (0, 8, 12)), (8, (0, 8, 12)), (9, (1, 8, 12)), (25, (3, 9, 13)), (64, (7, 11))):
         spectrum = np.zeros(64)
-        spectrum[bin_number] = 3.0
+        spectrum[bin_number - 1] = 3.0
         expected = [9.0 / width if band in bands else 0.0 for band, width in enumerate(widths)]
         np.testing.assert_allclose(band_energies(spectrum), expected)
     row = features_of(tBodyAccJerk=np.stack([sine(2), sine(10), sine(50)]))

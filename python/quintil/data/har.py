@@ -7,11 +7,12 @@ The description gives words, not formulas. Decided here, the choices that the wo
 * entropy is that of an image, in bits: Shannon entropy of the values clipped to [0, 1] and rounded to 256 levels.
 * arCoeff are a_1..a_4 of x_t + a_1 x_(t-1) + ... + a_4 x_(t-4) = e_t by Burg's recursion, the mean not removed; four of
   x, then of y, then of z. Correlations are of xy, xz, yz; 0 where a signal is constant.
-* The spectrum is 2 |FFT| / 128 of the window as it is (no taper), bins 0 to 63, bin 0 (the mean) included everywhere.
-* maxInds is the bin number, from 0; meanFreq the mean of the bins' frequencies in Hz, weighted by the amplitudes.
+* The spectrum is 2 |FFT| / 128 of the window as it is (no taper), its 64 bins are those of 1 to 64 periods per window.
+  The mean (bin 0) is left out: in the spectrum of a magnitude it would always be the largest, maxInds always the same.
+* maxInds is the bin number, from 1; meanFreq the mean of the bins' frequencies in Hz, weighted by the amplitudes.
 * skewness and kurtosis are moments of the 64 amplitudes (divisor N, a Gaussian's kurtosis is 3); 0 for equal ones.
-* bandsEnergy is the mean squared amplitude of bins 1-8, 9-16, ..., 57-64, 1-16, ..., 49-64, 1-24 and 25-48 (counted
-  from 1) of x, then of y, then of z.
+* bandsEnergy is the mean squared amplitude of bins 1-8, 9-16, ..., 57-64, 1-16, ..., 49-64, 1-24 and 25-48 of x, then
+  of y, then of z.
 * angle is in radians, 0 if a vector is 0; the last three are of the axes x, y, z to the mean of gravity.
 * tGravityAccMag is the magnitude of gravity.
 """
@@ -234,12 +235,12 @@ def correlations(xyz: np.ndarray) -> np.ndarray:
 
 
 def amplitudes(s: np.ndarray) -> np.ndarray:
-    """Amplitude spectrum of [..., 128], bins 0 to 63: a sine of amplitude A at bin k > 0 gives A there."""
-    return np.abs(np.fft.rfft(s, axis=-1)[..., :BINS]) * (2.0 / WINDOW)
+    """Amplitude spectrum of [..., 128], bins 1 to 64: a sine of amplitude A at bin k < 64 gives A at position k - 1."""
+    return np.abs(np.fft.rfft(s, axis=-1)[..., 1:]) * (2.0 / WINDOW)
 
 
 def _shape(spectra: np.ndarray) -> dict[str, np.ndarray]:
-    hertz = np.arange(BINS) * (RATE_HZ / WINDOW)
+    hertz = np.arange(1, BINS + 1) * (RATE_HZ / WINDOW)
     total = spectra.sum(axis=-1)
     centred = spectra - spectra.mean(axis=-1, keepdims=True)
     square = centred * centred
@@ -250,7 +251,7 @@ def _shape(spectra: np.ndarray) -> dict[str, np.ndarray]:
         return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=where)
 
     return {
-        "max_index": spectra.argmax(axis=-1).astype(np.float64),
+        "max_index": spectra.argmax(axis=-1) + 1.0,
         "mean_frequency": over((spectra * hertz).sum(axis=-1), total, total > _CONSTANT * BINS),
         "skewness": over((square * centred).mean(axis=-1), variance**1.5, moving),
         "kurtosis": over((square * square).mean(axis=-1), variance**2, moving),

@@ -4,8 +4,8 @@ From features_info.txt of the data sets. It leaves open, and is decided here:
 * The filters run forwards in time only, as on the phone; each starts in the steady state of its first sample.
 * The median filter takes 3 samples; at the ends the neighbour that is absent equals the end itself.
 * The gravity filter has order 3 as the noise filter does, and runs on the filtered acceleration; body = the rest.
-* Jerk is the difference to the sample before times 50 Hz, in g/s and rad/s^2, taken over the recording as the filters
-  are; its first sample repeats the second.
+* Jerk is the difference to the sample before, per sample: the unit of time scales whole columns and matters to the
+  entropies alone. It is taken over the recording as the filters are; its first sample repeats the second.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ def low_pass(signal: np.ndarray, corner_hz: float) -> np.ndarray:
 
 
 def jerk(signal: np.ndarray) -> np.ndarray:
-    """Derivative in time of [..., T], same shape."""
-    steps = np.diff(signal, axis=-1) * RATE_HZ
+    """Derivative in time of [..., T], per sample, same shape."""
+    steps = np.diff(signal, axis=-1)
     return np.concatenate([steps[..., :1], steps], axis=-1)
