@@ -17,25 +17,18 @@ Both heads are reported: the linear classifier (CNN) and the nearest mean of exe
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from quintil.continual import preset
-from quintil.continual.arguments import add_arguments, metric_help
+from quintil.cli.options import RunParser
+from quintil.cli.train import base_config
 from quintil.continual.train import train
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s [options]",
-        description=__doc__,
-        epilog=metric_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = RunParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="two epochs of ResNet-20 on generated images")
-    add_arguments(parser)
-    args = parser.parse_args()
-    base = preset("hdqt-cifar100")
+    args = parser.add_run_arguments().parse_args()
+    base = base_config("cifar100")
     if args.smoke:
         base = base.replace(
             dataset="synthetic:cifar",

@@ -17,23 +17,16 @@ with curves in <results_dir>/<exp_name>. A finished seed is kept when the comman
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from quintil.continual import preset
-from quintil.continual.arguments import add_arguments, metric_help
+from quintil.cli.options import RunParser
+from quintil.cli.train import base_config
+from quintil.continual import PRESETS
 from quintil.continual.train import train
-
-PRESETS = ("dsads", "hapt", "hapt_raw", "pamap2")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s [options]",
-        description=__doc__,
-        epilog=metric_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = RunParser(description=__doc__)
     parser.add_argument(
         "--preset",
         choices=("as_published", "intended"),
@@ -41,15 +34,11 @@ def main() -> int:
         help="intended: learning rate x0.1 at epoch 50, columns scaled by the training persons only",
     )
     parser.add_argument("--smoke", action="store_true", help="a few epochs on generated data")
-    add_arguments(parser)
-    args = parser.parse_args()
-    dataset = args.dataset or ("synthetic" if args.smoke else "dsads")
-    known = {"pamap": "pamap2"}.get(dataset, dataset)
-    suffix = "-intended" if args.preset == "intended" else ""
-    if known in PRESETS:
-        base = preset(f"hdqt-{known}{suffix}")
-    else:
-        base = preset(f"hdqt-dsads{suffix}").replace(dataset=known, split=None, normalise=None, seeds=(0, 1, 2))
+    args = parser.add_run_arguments().parse_args()
+    base = base_config(args.dataset or ("synthetic" if args.smoke else "dsads"))
+    if args.preset == "intended":
+        intended = PRESETS.get(f"hdqt-{base.dataset.replace('_', '-')}-intended", base.replace(milestones=(50,)))
+        base = base.replace(milestones=intended.milestones, normalise=intended.normalise)
     if args.smoke:
         base = base.replace(epochs=3, seeds=(0,), memory_size=48, threads=1, exp_name="smoke")
     return train(args, base)

@@ -148,7 +148,7 @@ def test_confusion_counts_and_accuracy():
 def test_formulas_name_every_number():
     found = task_metrics(history(ROWS, [2] * 3), [2] * 3)
     assert set(found) - {"per_class"} <= set(metrics.FORMULAS)
-    assert {"last_acc", "fwt", "intransigence"} == set(metrics.FORMULAS) - set(found)
+    assert {"last_acc", "top5", "fwt", "intransigence"} == set(metrics.FORMULAS) - set(found)
 
 
 def test_numbers_that_need_a_second_run():

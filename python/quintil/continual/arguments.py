@@ -81,7 +81,7 @@ def _flag(group: Any, *names: str, help: str) -> None:
 
 
 def _add_task_arguments(group: Any) -> None:
-    group.add_argument("--dataset", "--datasets", help="data set name, see quintil.data.names()")
+    group.add_argument("--dataset", "--datasets", help="data set name; `quintil datasets` describes all")
     group.add_argument("--data_root", "--data-root", help="folder with the publisher's files")
     _flag(group, "--download", help="fetch absent files into the data root")
     group.add_argument("--features_file", help="ready feature table (.npz, .csv, .mat) instead of the original files")
@@ -124,7 +124,7 @@ def _add_memory_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--exemplar_selection", "--exemplar-selection", choices=SELECTIONS,
-        help="which samples of a class are kept (er: always a reservoir)",
+        help="herding: samples whose mean stays close to the class mean; random: any (er: always a reservoir)",
     )  # fmt: skip
     group.add_argument(
         "--minibatch_size", type=int,
@@ -174,8 +174,8 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument("--init_lr_decay", type=float, help="first task")
     group.add_argument("--weight_decay", type=float, help=f"weight decay{both}")
     group.add_argument("--init_weight_decay", type=float, help="first task")
-    group.add_argument("--momentum", type=float)
-    group.add_argument("--batch_size", type=int)
+    group.add_argument("--momentum", type=float, help="momentum of SGD (0.9)")
+    group.add_argument("--batch_size", type=int, help="samples per step")
     _flag(
         group,
         "--hdqt_compat_lr",

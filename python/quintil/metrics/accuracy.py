@@ -16,6 +16,7 @@ FORMULAS: dict[str, str] = {
     "acc": "correct / total over the test samples of all seen classes",
     "avg_inc_acc": "mean of acc over the tasks so far, first task included (AIA)",
     "avg_inc_acc_excl_first": "mean of acc over the tasks so far without the first",
+    "top5": "share of the test samples whose class has one of the five highest scores (all scores if fewer)",
     "last_acc": "acc after the last task",
     "task_mean_acc": "mean over tasks j <= t of a[t,j]",
     "weighted_acc": "sum over tasks of (share of classes) * a[t,j]",
