@@ -106,7 +106,7 @@ def test_pictures(pair, tmp_path):
     page = report.write_report(pair, tmp_path / "out")
     sizes = images(tmp_path / "out")
     assert set(sizes) == {f"toy_icarl_B2_Inc2_{name}.png" for name in PICTURES}
-    assert {sizes[f"toy_icarl_B2_Inc2_{name}.png"] for name in CURVES} == {(1380, 600)}
+    assert {sizes[f"toy_icarl_B2_Inc2_{name}.png"] for name in CURVES} == {(1380, 625)}
     assert all(f"]({name})" in page.read_text() for name in sizes)
     names = [*sizes, *(name.replace(".png", ".svg") for name in sizes), "report.html", "report.json", "report.md"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
@@ -166,7 +166,7 @@ def test_one_task_has_no_curves(tmp_path):
 def test_one_head_makes_one_panel(tmp_path):
     path = write_run(tmp_path / "r", "float32", {1: 80.0, 2: 70.0}, heads=("cnn",), method="finetune")
     text = report.write_report([path], tmp_path / "out").read_text()
-    assert set(images(tmp_path / "out").values()) == {(690, 600)} and "exemplars" not in text
+    assert set(images(tmp_path / "out").values()) == {(690, 654)} and "exemplars" not in text
 
 
 def test_unfinished_seeds_are_named_and_not_counted(pair, tmp_path):

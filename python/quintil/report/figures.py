@@ -185,7 +185,7 @@ def _differences(group: Sequence[RunResult]) -> Picture | None:
     text = "after the last task, paired over seeds" + ("; lines: 95 % t-interval" if several else "")
     size = (5.2, max(0.42, 0.16 * len(marks)) * len(keys) + 0.8)
     panels = [Panel("", draw)]
-    return Picture("differences", "Differences to float32", text, panels, 1, size)
+    return Picture("differences", "Differences to float32", text, panels, 1, size, 1.75)
 
 
 # Tables as pictures -------------------------------------------------------------------------------------------------
@@ -199,14 +199,14 @@ def _confusion(group: Sequence[RunResult]) -> Picture | None:
         return None
     panels = [Panel(f"{run.label}, {HEAD_NAMES[h]}", partial(_draw_confusion, run, m)) for run, h, m in found]
     mean = "; mean over seeds" if any(len(run.seeds) > 1 for run in group) else ""
-    order = (
-        "classes in their order of arrival" if _class_names(group[0]) is None else "classes by name, as they arrived"
-    )
+    names = _class_names(group[0])
+    order = "classes in their order of arrival" if names is None else "classes by name, as they arrived"
+    left = 0.6 if names is None else 0.5 + 0.065 * max(map(len, names))
     wide = len(found[0][2]) > _MOST_NAMES
     colours = "; colours stretched, so that small shares show" if wide else ""
     text = f"percent of each true class{mean}; {order}; lines part the tasks{colours}"
     title = "Confusion matrix after the last task"
-    return Picture("confusion", title, text, panels, 2, (4.6, 4.1), heat=True)
+    return Picture("confusion", title, text, panels, 2, (4.75, 4.3), left, 0.8, heat=True)
 
 
 def _class_names(run: RunResult) -> list[str] | None:
@@ -253,6 +253,10 @@ def _colour_bar(axes: Axes, image: object, label: str) -> None:
     bar.set_label(label)
 
 
+def _short(layer: str) -> str:
+    return layer.removeprefix("backbone.")
+
+
 def _saturation(group: Sequence[RunResult]) -> Picture | None:
     """Saturated codes and accumulator tiles, layer by task: two panels per run that counted them."""
     kinds = {"codes": "codes", "tiles": "accumulator tiles"}
@@ -265,8 +269,7 @@ def _saturation(group: Sequence[RunResult]) -> Picture | None:
         top = max(1.0, float(np.nanmax(table)))
         image = axes.imshow(table, cmap=_HEAT, vmin=0.0, vmax=top, interpolation="none", aspect="auto")
         axes.grid(visible=False)
-        names = [layer.removeprefix("backbone.") for layer in layers]
-        axes.set_yticks(range(len(layers)), names, fontsize=7.5)
+        axes.set_yticks(range(len(layers)), map(_short, layers), fontsize=7.5)
         tasks = table.shape[1]
         axes.set_xticks(range(tasks), range(1, tasks + 1))
         axes.set_xlabel("after task")
@@ -279,8 +282,9 @@ def _saturation(group: Sequence[RunResult]) -> Picture | None:
 
     panels = [Panel(f"{run.label}, {kinds[kind]}", partial(draw, *table)) for run, kind, table in found]
     layers = max(len(table[0]) for _, _, table in found)
+    left = 0.3 + 0.065 * max(len(_short(layer)) for _, _, table in found for layer in table[0])
     text = "percent beyond the range of the codes, and of tile sums beyond the accumulator's limit, per layer and task"
-    return Picture("saturation", "Saturation", text, panels, 2, (4.8, 0.24 * layers + 1.4), heat=True)
+    return Picture("saturation", "Saturation", text, panels, 2, (4.8, 0.24 * layers + 1.0), left, 0.85, heat=True)
 
 
 def _seconds(group: Sequence[RunResult]) -> Picture | None:
@@ -307,4 +311,5 @@ def _seconds(group: Sequence[RunResult]) -> Picture | None:
         axes.grid(axis="y", visible=False)
 
     text = "all tasks of one seed, mean over seeds"
-    return Picture("seconds", "Time by phase", text, [Panel("", draw)], 1, (5.6, 0.42 * len(found) + 1.0))
+    left = 0.3 + 0.08 * max(len(run.label) for run, _ in found)
+    return Picture("seconds", "Time by phase", text, [Panel("", draw)], 1, (5.8, 0.4 * len(found) + 0.9), left)

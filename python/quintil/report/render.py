@@ -42,6 +42,8 @@ _STYLE = {
     "svg.hashsalt": "quintil",
 }
 _DPI = 150
+# Inches. A fixed layout: finding one by measuring all texts takes longer than drawing.
+_TITLE, _BELOW, _LINE, _GAP = 0.28, 0.52, 0.19, 0.1
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Picture:
     panels: Sequence[Panel]
     columns: int
     size: tuple[float, float] = (4.6, 3.3)  # of one panel, inches
+    left: float = 0.66  # inches for what stands beside the axes of a panel
+    right: float = 0.14
     heat: bool = False  # tables of colours with their own bars and axes, instead of curves on common axes
 
 
@@ -87,40 +91,47 @@ def draw(picture: Picture, stem: Path) -> Drawn:
     """Write <stem>.png and <stem>.svg with all panels and return the parts for a page."""
     with matplotlib.rc_context(_STYLE):
         figure, panels = _together(picture)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is found: once for both files
         figure.savefig(stem.with_name(stem.name + ".png"), dpi=_DPI, metadata={"Software": None})
         figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None, "Creator": None})
-        left = panels[0].get_position().x0 * figure.get_figwidth()
         limits = [panel.get_ylim() for panel in panels]
         keys = [Key(label, h.get_color(), str(h.get_linestyle())) for label, h in _handles(panels).items()]
-        svgs = [_alone(picture, panel, limit, left) for panel, limit in zip(picture.panels, limits)]
+        svgs = [_alone(picture, panel, limit) for panel, limit in zip(picture.panels, limits)]
     return Drawn(picture, svgs, keys)
 
 
 def _together(picture: Picture) -> tuple[Figure, list[Axes]]:
+    """All panels in a grid, what they mean above, their common legend below."""
     columns = min(picture.columns, len(picture.panels))
     rows = -(-len(picture.panels) // columns)
-    width, height = picture.size
-    figure = Figure(figsize=(width * columns, height * rows + 0.7), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    width, height = picture.size[0] * columns, picture.size[1] * rows
+    about = _wrap(f"{picture.title}\n{picture.formula}" if picture.formula else picture.title, width)
+    above = _LINE * (about.count("\n") + 1) + 2 * _GAP
+    figure = Figure(facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, sharey=not picture.heat, squeeze=False).flatten().tolist()
-    for axes in grid[len(picture.panels) :]:
-        axes.set_visible(False)
-    panels = grid[: len(picture.panels)]
-    for number, (axes, panel) in enumerate(zip(panels, picture.panels)):
+    panels: list[Axes] = []
+    for number, panel in enumerate(picture.panels):
+        axes = figure.add_subplot(rows, columns, number + 1, sharey=panels[0] if panels and not picture.heat else None)
+        panels.append(axes)
         panel.draw(axes)
         axes.set_title(panel.title)
         if not picture.heat and number % columns:
             axes.set_ylabel("")
-    lines = f"{picture.title}\n{picture.formula}" if picture.formula else picture.title
-    figure.suptitle(_wrap(lines, width * columns), fontsize=9.5, color=MUTED)
+            axes.tick_params(labelleft=False)
     handles = _handles(panels)
+    fitting = int(width * 12.5 / (max(map(len, handles)) + 7)) if handles else 1
+    ncols = max(1, min(fitting, len(handles)))
+    below = (-(-len(handles) // ncols) * _LINE + _GAP) if handles else 0.0
+    whole = height + above + below
+    figure.set_size_inches(width, whole)
+    title = _TITLE if any(panel.title for panel in picture.panels) else 0.08
+    for number, axes in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, top = column * picture.size[0] + picture.left, above + row * picture.size[1] + title
+        inner = picture.size[0] - picture.left - picture.right, picture.size[1] - title - _BELOW
+        axes.set_position((left / width, 1 - (top + inner[1]) / whole, inner[0] / width, inner[1] / whole))
+    figure.text(0.5, 1 - _GAP / whole, about, ha="center", va="top", fontsize=9.5, color=MUTED)
     if handles:
-        fitting = int(width * columns * 12.5 / (max(map(len, handles)) + 7))
-        ncols = max(1, min(fitting, len(handles)))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=ncols, borderaxespad=0.3)
     return figure, panels
 
 
@@ -148,19 +159,15 @@ def _wrap(text: str, inches: float) -> str:
     return "\n".join(lines)
 
 
-def _alone(picture: Picture, panel: Panel, limit: tuple[float, float], left: float) -> str:
-    """SVG text of one panel without a background, for a page; text stays text and uses the page's fonts.
-
-    left: inches that the labels of the y axis take. Panels with a colour bar are laid out on their own.
-    """
+def _alone(picture: Picture, panel: Panel, limit: tuple[float, float]) -> str:
+    """SVG text of one panel without a background, for a page; text stays text and uses the page's fonts."""
     width, height = picture.size
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure = Figure(figsize=picture.size, layout="constrained" if picture.heat else None, facecolor="none")
+        figure = Figure(figsize=picture.size, facecolor="none")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        if not picture.heat:
-            top = 0.28 if panel.title else 0.08
-            figure.subplots_adjust(left / width, 0.52 / height, 1 - 0.1 / width, 1 - top / height)
+        top = _TITLE if panel.title else 0.08
+        figure.subplots_adjust(picture.left / width, _BELOW / height, 1 - picture.right / width, 1 - top / height)
         panel.draw(axes)
         axes.set_title(panel.title)
         axes.set_ylim(limit)
