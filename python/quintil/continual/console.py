@@ -76,8 +76,10 @@ def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
     if task.first:
         parts.append(f"| forget(old best) {linear['forgetting_class_best_old']:.1f}")
     seconds = timing["train_s"] + timing["end_task_s"] + timing["eval_s"]
-    stages = [f"{name} {_clock(timing[key])}" for name, key in _STAGES.items() if key in timing]
-    parts.append(f"| {_clock(seconds)} ({' '.join(stages)})")
+    whole = ("end_task_s", "eval_s", "samples_per_s")
+    stages = [name for name in timing if name.endswith("_s") and name not in whole]
+    told = " ".join(f"{name.removesuffix('_s')} {_clock(timing[name])}" for name in stages)
+    parts.append(f"| {_clock(seconds)} ({told})")
     if "bic" in record:
         parts.append(f"| alpha {record['bic']['alpha']:.3f} beta {record['bic']['beta']:.3f}")
     if "wa_gamma" in record:
