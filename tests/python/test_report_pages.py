@@ -210,9 +210,7 @@ def test_published_rows_stand_beside_a_run_of_their_protocol(tmp_path):
     ours = write_run(tmp_path / "q", "hdqt_w4a4acc8", {1: 71.0, 2: 73.0}, **{**PUBLISHED_SETTING, "scheme": scheme})
     text = report.write_report([plain, ours], tmp_path / "out").read_text()
     assert "| published float32 | linear head | 20 | 72.83 ± 4.84 | 83.99 | 24.91 |" in text
-    assert (
-        "| published HDQT (4-bit operands, 8-bit accumulators) | nearest-mean head | 20 | 77.19 | 86.48 | – |" in text
-    )
+    assert "| published HDQT w4a4acc8 | nearest-mean head | 20 | 77.19 | 86.48 | – |" in text
     assert "| published float32 | linear head | 99.92 | 97.21 | " in text
     wide = write_run(
         tmp_path / "w", "hdqt_w8a8acc32", {1: 71.0}, **{**PUBLISHED_SETTING, "scheme": scheme | {"bits": 8}}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from quintil.metrics import RunResult
 
-ARITHMETICS = {"float32": "published float32", "hdqt": "published HDQT (4-bit operands, 8-bit accumulators)"}
+ARITHMETICS = {"float32": "published float32", "hdqt": "published HDQT w4a4acc8"}
 
 
 @dataclass(frozen=True)
