@@ -13,7 +13,6 @@ from .run import Observer, SeedSetup
 from .tasks import Task
 
 _MAX_PLAN_ROWS = 20
-_STAGES = {"train": "train_s", "after": "after_train_s", "herd": "herd_s"}
 
 
 def plan_text(setup: SeedSetup) -> str:
