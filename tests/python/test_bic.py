@@ -270,7 +270,7 @@ def test_small_memories(size, skipped, tmp_path):
 @pytest.mark.filterwarnings("ignore:bic, task [2-5]")
 def test_compat_with_small_memories(size, tmp_path):
     """int(0.1 K / n) = 0 crashed the public code; here it becomes one sample, and says so."""
-    with pytest.warns(UserWarning, match="^bic, task 6: 1 validation samples per class instead of 0$"):
+    with pytest.warns(UserWarning, match="^bic, task 6: 1 instead of 0 validation samples per class$"):
         rows = records(run(BASE.replace(memory_size=size, bic_compat=True, results_dir=str(tmp_path))))
     assert rows[-1]["bic"]["n_pool"] == 12 and rows[-1]["exemplars"] == size // 12 * 12
 

@@ -110,7 +110,7 @@ def check_memory(learner, task, record, source) -> None:
     assert_same(own, scores.argmax(1))
 
 
-@pytest.mark.filterwarnings("ignore:bic, task 3. 1 validation samples per class instead of 0")
+@pytest.mark.filterwarnings("ignore:bic, task 3. 1 instead of 0 validation samples per class")
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_run(learner, scheme, tmp_path):

@@ -97,7 +97,7 @@ class BiC(MixedDistillation):
         smallest = int(torch.bincount(labels).min())
         count = min(max(wanted, 1), smallest)
         if count != wanted:
-            self._warn(f"{count} validation samples per class instead of {wanted}")
+            self._warn(f"{count} instead of {wanted} validation samples per class")
         mask = torch.zeros(labels.numel(), dtype=torch.bool)
         for label in labels.unique().tolist():
             members = (labels == label).nonzero().flatten()
