@@ -143,6 +143,17 @@ def test_second_stage_leaves_the_net_alone(scheme, monkeypatch):
     assert seen[1][2] and all("running" in name or "num_batches" in name for name in seen[1][2])
 
 
+@pytest.mark.parametrize("layers", ["one", "per_task"])
+def test_corrected_columns(layers):
+    """After the third task: its two classes always, those of the second only per task, those of the first never."""
+    learner, _ = after_tasks(3, bic_layers=layers)
+    (_, second, third), (_, lower, lowest) = learner.alpha, learner.beta
+    z = torch.randn(5, 6)
+    middle = second * z[:, 2:4] + lower if layers == "per_task" else z[:, 2:4]
+    torch.testing.assert_close(learner.correct(z), torch.cat([z[:, :2], middle, third * z[:, 4:] + lowest], 1))
+    torch.testing.assert_close(learner.correct(z[:, :4])[:, 2:], second * z[:, 2:4] + lower)  # the teacher's
+
+
 def test_layers_differ_from_the_third_task_on(tmp_path):
     rows = {}
     for layers in ("one", "per_task"):

@@ -36,11 +36,8 @@ class PooledMemory(ExemplarMemory):
 
     def pool_quota(self, known: int) -> int:
         """v for `known` classes; 0 if the budget is less than two samples per class."""
-        share = super().quota(known)
-        if share < 2:
-            return 0
         exact = self.size if self.policy == "per_class" else self.size / known
-        return min(max(1, int(self.ratio * exact + 1e-9)), share - 1)
+        return min(max(1, int(self.ratio * exact + 1e-9)), super().quota(known) - 1)
 
     def quota(self, seen: int) -> int:
         return super().quota(seen) - self.pool_quota(seen)

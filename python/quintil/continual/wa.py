@@ -51,7 +51,8 @@ class WeightAligning(MixedDistillation):
     """(1 - w) CE + w KD_T with w = n / (n + m) or lamda, then the alignment after every task but the first.
 
     Neither a validation pool nor a second training stage. In a quantised net the float32 master weights are scaled;
-    the head's step follows at the next forward.
+    the head's step follows at the next forward. Where old rows are the longer ones (small nets, short training) gamma
+    exceeds 1 and strengthens the new classes; metrics.jsonl has it as wa_gamma.
     """
 
     variant = "cross-entropy + distillation weighted by the share of old classes, new head rows aligned after training"
