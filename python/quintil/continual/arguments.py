@@ -30,6 +30,11 @@ _SITE_FLAGS = {
     "quant_bwd_wgt": ("--quantBWDWgt", "-qbwdw"), "quant_bwd_act": ("--quantBWDAct", "-qbwda"),
     "quant_bwd_grad1": ("--quantBWDGrad1", "-qbwdg1"), "quant_bwd_grad2": ("--quantBWDGrad2", "-qbwdg2"),
 }  # fmt: skip
+# An option for every task also replaces what the preset says about the first one.
+_FIRST_TASK = {
+    "epochs": "init_epoch", "lr": "init_lr", "milestones": "init_milestones", "lr_decay": "init_lr_decay",
+    "weight_decay": "init_weight_decay",
+}  # fmt: skip
 _INACTIVE = (
     ("--quantUpdateP",), ("--quantUpdateLowThr",), ("--quantUpdateHighThr",), ("--quantReplaySize",),
     ("--quantCalibrate",), ("--num_workers", "-j"),
@@ -238,6 +243,9 @@ def config_from(args: argparse.Namespace, preset: RunConfig) -> RunConfig:
         raise NotImplementedError(f"config_from: expected device to be cpu, got {args.device!r}")
     names = {field.name for field in dataclasses.fields(RunConfig)} - {"scheme", "skip", "class_order"}
     changes = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    for both, first in _FIRST_TASK.items():
+        if both in changes:
+            changes.setdefault(first, None)
     changes |= _task_changes(args) | _memory_changes(args, preset)
     if args.hdqt_compat_lr:
         changes |= {"milestones": (), "init_milestones": None}

@@ -114,4 +114,6 @@ def preset(name: str, method: str | None = None) -> RunConfig:
     if method is None:
         return config
     changes = _PYCIL_SCHEDULES.get(method, {}) if known.startswith(("pycil-", "b50-")) else {}
+    if method == "bic" and known.startswith("hdqt-") and not known.endswith("-intended"):
+        changes = {"bic_compat": True}  # the published rows come from the authors' variant
     return config.replace(method=method, **changes)
