@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ LEARNERS = {
     "offline": {"increment": 0},
     "icarl": {},
     "icarl_bce": {"lr": 1.0},  # the mean over all outputs makes its gradients small
+    "icarl, cosine head": {"head": "cosine", "lr": 0.2},
 }
+LATER_TERMS = {"icarl": {"kd"}}
 SCHEMES = {"float32": None, "HDQT": HDQT(), "paper": HDQT.paper()}
 
 
@@ -53,8 +56,11 @@ class Phases(Observer):
         self.setup = setup
 
     def on_epoch(self, task, epoch, log):
-        assert log["loss"] == pytest.approx(sum(log[name] for name in ("ce", "kd", "bce") if name in log))
-        assert ("kd" in log) == (self.setup.config.method == "icarl" and task.number > 1)
+        method = self.setup.config.method
+        terms = {"bce"} if method == "icarl_bce" else {"ce"}
+        terms |= LATER_TERMS.get(method, set()) if task.number > 1 else set()
+        assert set(log) == terms | {"lr", "loss", "train_acc", "replayed"}
+        assert log["loss"] == pytest.approx(sum(log[name] for name in terms))
         self.epochs.append((task.number, epoch))
 
     def on_task(self, task, record, timing):
@@ -66,6 +72,7 @@ class Phases(Observer):
         if learner.uses_memory:
             check_memory(learner, task, record, self.setup.dataset.x_train)
         assert learner.heads() == (("linear", "nme") if learner.uses_memory else ("linear",))
+        assert "after_train_s" in timing
         hits = (learner.predict(task.x_test) == task.y_test).double().mean().item()
         assert record["acc_cnn"] == pytest.approx(100 * hits)
         assert timing["samples_per_s"] * timing["train_s"] == pytest.approx(learner.trained_samples)
@@ -108,7 +115,7 @@ def test_run(learner, scheme, tmp_path):
     sizes = [12] if learner == "offline" else [5, 5, 2]
     assert result.config["task_sizes"] == sizes
     assert phases.epochs == [(t, e) for t in range(1, len(sizes) + 1) for e in range(1, 5)]
-    heads = {"cnn", "nme"} if "icarl" in learner else {"cnn"}
+    heads = {"cnn", "nme"} if phases.setup.learner.uses_memory else {"cnn"}
     for t, record in enumerate(result.tasks, start=1):
         assert record["classes"] == sum(sizes[:t]) and {"cnn", "nme"} & set(record) == heads
         assert all(0 <= record[head][name] <= 100 for head in heads for name in ("acc", "top5", "macro_f1"))
@@ -119,6 +126,33 @@ def test_run(learner, scheme, tmp_path):
         assert last > 40
     if heads == {"cnn", "nme"}:
         assert result.summary["last_acc_nme"] > 60
+
+
+@pytest.mark.parametrize("scheme", ["float32", "HDQT"])
+@pytest.mark.parametrize("learner", [name for name in LEARNERS if find_learner(name.split(",")[0]).uses_memory])
+def test_small_memories(learner, scheme, tmp_path):
+    """One exemplar per class, BatchNorm, batches that leave one sample over."""
+    settings = config(tmp_path, learner, scheme, memory_size=12, epochs=1, norm="batch", batch_size=53)
+    result = read_run(run(settings)).seeds[0]
+    assert [record["exemplars"] for record in result.tasks] == [10, 10, 12]
+    assert result.summary["task"] == 3
+    with pytest.raises(ValueError) as caught:
+        run(config(tmp_path, learner, scheme, memory_size=0))
+    name = learner.split(",")[0]
+    assert str(caught.value) == (
+        f"run: expected memory_size of at least 1 for method {name}, which needs exemplars, got 0"
+    )
+
+
+def test_no_memory_where_none_is_needed(tmp_path):
+    run(config(tmp_path, "finetune", memory_size=0, epochs=1))
+
+
+def test_cosine_scheduler(tmp_path):
+    path = run(config(tmp_path, "finetune", scheduler="cosine", lr=0.1))
+    rows = (path / "seed0" / "train_log.csv").read_text().splitlines()[1:]
+    expected = [0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)] * 3
+    assert [float(row.split(",")[2]) for row in rows] == pytest.approx(expected)
 
 
 def test_finetune_keeps_old_rows_and_forgets(tmp_path):
@@ -229,7 +263,9 @@ class Images(Observer):
 
 def test_learners_by_name():
     assert find_learner("nocl") is find_learner("offline")
-    with pytest.raises(ValueError, match="^find_learner: expected method to be one of finetune, icarl, .*, got 'bcd'$"):
+    with pytest.raises(
+        ValueError, match="^find_learner: expected method to be one of .*finetune, .*icarl, .*, got 'bcd'$"
+    ):
         find_learner("bcd")
 
 

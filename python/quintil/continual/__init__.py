@@ -10,7 +10,11 @@ from .finetune import Finetune
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
-from .losses import icarl_bce_loss, kd_loss, new_class_loss
+from .losses import (
+    icarl_bce_loss,
+    kd_loss,
+    new_class_loss,
+)
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed

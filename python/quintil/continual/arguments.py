@@ -14,7 +14,7 @@ from typing import Any
 from quintil.metrics import FORMULAS
 from quintil.schemes import HDQT
 
-from .config import MODELS, NORMS, RunConfig
+from .config import HEADS, MODELS, NORMS, SCHEDULERS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .learner import find_learner, learner_names
 
@@ -150,6 +150,9 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument("--init_weight_decay", type=float, help="first task")
     group.add_argument("--momentum", type=float)
     group.add_argument("--batch_size", type=int)
+    group.add_argument(
+        "--scheduler", choices=SCHEDULERS, help="steplr: fall at the milestones; cosine: to 0 over each task (steplr)"
+    )
     _flag(
         group,
         "--hdqt_compat_lr",
@@ -166,7 +169,11 @@ def _add_network_arguments(group: Any) -> None:
     group.add_argument("--fc_hid_dim", type=int, help="hidden width of fcnet (default: its input)")
     group.add_argument("--fc_nr_hid", type=int, help="further hidden layers of fcnet")
     _flag(group, "--half_dims", help="fcnet with half the widths")
-    _flag(group, "--bias", help="classifier with bias")
+    group.add_argument(
+        "--head", choices=HEADS,
+        help="linear: w f; cosine: sigma cos(w, f), whose scale cannot favour new classes (linear)",
+    )  # fmt: skip
+    _flag(group, "--bias", help="linear classifier with bias")
     group.add_argument("--norm", choices=NORMS, help="normalisation inside fcnet")
 
 

@@ -16,6 +16,8 @@ from .exemplars import POLICIES, SELECTIONS
 
 MODELS = ("fcnet", "resnet20", "resnet32")
 NORMS = ("none", "layer", "batch")
+HEADS = ("linear", "cosine")
+SCHEDULERS = ("steplr", "cosine")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class RunConfig:
         integers); no milestones = constant rate.
     T, lamda, kd_tau2: temperature, weight of the distillation (None = the learner's own) and whether it is
         multiplied by T^2. all_outputs: fine-tuning with the cross-entropy over all seen classes.
-    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. bias: gives the classifier
-        a bias.
+    scheduler: "steplr" (milestones) or "cosine", which falls to 0 over the epochs of each task.
+    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. head: linear or cosine
+        classifier (None = linear). bias: gives a linear classifier a bias.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
@@ -78,6 +81,8 @@ class RunConfig:
     half_dims: bool = False
     norm: str = "none"
     bias: bool = False
+    head: str | None = None
+    scheduler: str = "steplr"
     scheme: Scheme | None = None
     skip: tuple[str, ...] = ()
     data_root: str | None = None
@@ -111,6 +116,8 @@ class RunConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
+        if self.bias and self.head == "cosine":
+            raise ValueError("RunConfig: expected bias only with a linear head, got head cosine")
         _require_integers("seeds", self.seeds)
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
@@ -162,15 +169,20 @@ class RunConfig:
 
 
 _INTEGER_MINIMA = {
-    "init_cls": 1, "increment": 0, "memory_size": 1, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
+    "init_cls": 1, "increment": 0, "memory_size": 0, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
     "momentum": 0, "lamda": 0, "T": 1e-6,
 }  # fmt: skip
-_CHOICES = {"memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS}
-_FLAGS = ("kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding")
+_CHOICES = {
+    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS, "head": HEADS,
+    "scheduler": SCHEDULERS,
+}  # fmt: skip
+_FLAGS = (
+    "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding",
+)  # fmt: skip
 
 
 def _require(name: str, value: Any, kinds: type | tuple[type, ...], low: float) -> None:

@@ -24,6 +24,7 @@ from quintil.nn import quantize_
 
 from .config import RunConfig
 from .exemplars import ExemplarMemory, NearestMean
+from .nets import make_backbone
 from .streams import Streams
 from .tasks import Task
 
@@ -67,8 +68,9 @@ class Learner:
     name: str
     variant = "cross-entropy over all seen classes"  # one sentence for plan and report
     uses_memory = False
-    uses_teacher = False
+    uses_teacher: bool = False
     single_task = False
+    memory_class = ExemplarMemory
     full_head = False  # the head has all outputs from the first task on
 
     def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
@@ -76,7 +78,12 @@ class Learner:
         self.transform, self.augment = dataset.transform, dataset.augment
         self.memory: ExemplarMemory | None = None
         if self.uses_memory:
-            self.memory = ExemplarMemory(config.memory_size, config.memory_policy, config.exemplar_selection)
+            if config.memory_size < 1:
+                raise ValueError(
+                    f"run: expected memory_size of at least 1 for method {self.name}, which needs exemplars, got "
+                    f"{config.memory_size}"
+                )
+            self.memory = self.memory_class(config.memory_size, config.memory_policy, config.exemplar_selection)
             self.memory.quota(classes)
         self.nearest_mean: NearestMean | None = None
         self.teacher: nn.Module | None = None
@@ -85,6 +92,12 @@ class Learner:
         self.trained_samples = 0  # in the current task, all epochs together
 
     # What a learner may replace -----------------------------------------------------------------------------------
+
+    @classmethod
+    def make_net(cls, config: RunConfig, model: str, inputs: int, generator: torch.Generator) -> IncrementalNet:
+        """The float32 net before the first task, without a head; see `make_backbone` for the arguments."""
+        backbone = make_backbone(config, model, inputs, generator)
+        return IncrementalNet(backbone, bias=config.bias, cosine=config.head == "cosine")
 
     def training_data(self, task: Task) -> tuple[Tensor, Tensor]:
         """Raw samples and labels to train on: the task's own, and the memory if there is one."""
@@ -95,9 +108,37 @@ class Learner:
     def loss_parts(self, logits: Tensor, labels: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
         """Loss terms by name ("ce", "kd", "bce"), each already weighted; their sum is minimised.
 
-        logits [N, outputs]; teacher: logits [N, known] of the frozen previous net, None without a teacher.
+        logits [N, outputs]; teacher: `teacher_outputs` of the batch, None without a teacher.
         """
         return {"ce": F.cross_entropy(logits, labels)}
+
+    def teacher_outputs(self, x: Tensor) -> Tensor:
+        """What the loss needs of the frozen previous net for inputs x: its logits [N, known]."""
+        return self.teacher(x)[:, : self.known]
+
+    def batch_parts(self, x: Tensor, labels: Tensor, teacher: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and loss terms of one training batch; replaced where a loss needs more of the net than its logits."""
+        logits = self.net(x)
+        return logits, self.loss_parts(logits, labels, teacher)
+
+    def epoch_order(self) -> Tensor:
+        """Positions in the training data that one epoch visits, in this order: all of them, shuffled."""
+        return torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
+
+    def after_train(self) -> None:
+        """Once per task when its epochs are done, before exemplars are chosen; gradients are on."""
+
+    def update_memory(self) -> None:
+        """Choose the exemplars of the new classes with the net just trained, and cut the old ones."""
+        task = self.task
+        self.memory.update(task.x, task.y, task.index, self.seen, self.features, self.streams["exemplars"])
+
+    def extra_state(self) -> dict:
+        """What a learner keeps between tasks beside net, teacher and memory: tensors and plain values by name."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Take back what `extra_state` gave, before the net's tensors are loaded."""
 
     # The phases ---------------------------------------------------------------------------------------------------
 
@@ -109,18 +150,14 @@ class Learner:
         self.net.grow(self.classes if self.full_head else task.last, generator=self.streams["init"])
         if self.config.scheme is not None:
             quantize_(self.net, self.config.scheme, skip=self.config.skip)
-        samples, self._labels = self.training_data(task)
-        self._samples = samples if self.augment is not None else self._inputs(samples)
         self._replayed = 0 if self.memory is None else len(self.memory)
-        self._teacher_logits = None
-        if self.teacher is not None and self.augment is None:
-            self._teacher_logits = self._batched(lambda x: self.teacher(x)[:, : self.known], self._samples)
+        self._train_on(*self.training_data(task))
         self.epochs, lr, milestones, decay, weight_decay = self.config.schedule(task.number == 1)
-        parameters = [p for p in self.net.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            parameters, lr=lr, momentum=self.config.momentum, weight_decay=weight_decay, fused=True
-        )
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
+        self.optimizer = self._make_optimizer(lr, weight_decay)
+        if self.config.scheduler == "cosine":
+            self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.epochs)
+        else:
+            self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples."""
@@ -128,11 +165,10 @@ class Learner:
         lr = self.optimizer.param_groups[0]["lr"]
         sizes, hits, losses = [], [], []
         for x, y, old in self._epoch_batches():
-            logits = self.net(x)
             if old is None and self.teacher is not None:
                 with torch.no_grad():
-                    old = self.teacher(x)[:, : self.known]
-            parts = self.loss_parts(logits, y, old)
+                    old = self.teacher_outputs(x)
+            logits, parts = self.batch_parts(x, y, old)
             values = list(parts.values())
             loss = values[0] if len(values) == 1 else sum(values[1:], values[0])
             self.optimizer.zero_grad(set_to_none=True)
@@ -154,15 +190,16 @@ class Learner:
         hit = int(torch.stack(hits).sum())
         return {**log, "train_acc": 100.0 * hit / sum(sizes), "replayed": self._replayed}
 
-    @torch.no_grad()
     def end_task(self) -> None:
-        """Choose exemplars with the net just trained, recompute all class means, freeze a copy as teacher."""
+        """`after_train`, then choose exemplars, recompute all class means and freeze a copy of the net as teacher."""
+        start = time.perf_counter()
+        self.after_train()
+        self.seconds["after_train"] = time.perf_counter() - start
         self.net.eval()
         self.optimizer.zero_grad(set_to_none=True)
         if self.memory is not None:
             start = time.perf_counter()
-            task = self.task
-            self.memory.update(task.x, task.y, task.index, self.seen, self.features, self.streams["exemplars"])
+            self.update_memory()
             self.nearest_mean = NearestMean(self.features(self.memory.x), self.memory.y, self.seen)
             self.seconds["herd"] = time.perf_counter() - start
         if self.uses_teacher:
@@ -210,13 +247,26 @@ class Learner:
     def _inputs(self, raw: Tensor) -> Tensor:
         return channels_last(self.transform(raw))
 
+    def _train_on(self, samples: Tensor, labels: Tensor) -> None:
+        """Set the raw samples of the coming epochs; without augmentation the teacher sees them once, here."""
+        self._labels = labels
+        self._samples = samples if self.augment is not None else self._inputs(samples)
+        self._teacher_logits = None
+        if self.teacher is not None and self.augment is None:
+            self._teacher_logits = self._batched(self.teacher_outputs, self._samples)
+
+    def _make_optimizer(self, lr: float, weight_decay: float) -> torch.optim.SGD:
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        momentum = self.config.momentum
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.no_grad():
             return torch.cat([function(batch) for batch in x.split(self.config.batch_size)])
 
     def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Inputs, labels and cached teacher logits (or None) of one shuffled epoch."""
-        order = torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
+        order = self.epoch_order()
         sizes = batch_sizes(order.numel(), self.config.batch_size)
         if self.config.limit_batches:
             sizes = sizes[: self.config.limit_batches]
