@@ -75,6 +75,8 @@ def test_commands_of_the_authors():
         ("--normalize none --subjects_drop 3 4 --classes_drop",
          {"normalise": "none", "subjects_drop": (3, 4), "classes_drop": ()}),
         ("--head cosine --scheduler cosine", {"head": "cosine", "scheduler": "cosine"}),
+        ("--model_name memo --convnet_type memo_resnet32 --alpha_aux 0.5 --train_base",
+         {"method": "memo", "model": "resnet32", "alpha_aux": 0.5, "train_base": True}),
         ("--quant hdqt", {"scheme": HDQT()}),
         ("-qmethod ours --acc_bits 12 --quantile 1.0", {"scheme": HDQT(accumulator_bits=12, range_fraction=1.0)}),
         ("--quant hdqt -qfwdw stoch -qfwda stoch -qbwda int",

@@ -23,8 +23,11 @@ LEARNERS = {
     "icarl": {},
     "icarl_bce": {"lr": 1.0},  # the mean over all outputs makes its gradients small
     "icarl, cosine head": {"head": "cosine", "lr": 0.2},
+    "der": {},
+    "der, cosine head": {"head": "cosine", "lr": 0.2},
+    "memo": {"norm": "batch"},  # four layers: slow without
 }
-LATER_TERMS = {"icarl": {"kd"}}
+LATER_TERMS = {"icarl": {"kd"}, "der": {"aux"}, "memo": {"aux"}}
 SCHEMES = {"float32": None, "HDQT": HDQT(), "paper": HDQT.paper()}
 
 

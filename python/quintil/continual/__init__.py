@@ -4,24 +4,30 @@ config = quintil.continual.preset("digits").replace(scheme=quintil.HDQT())
 path = quintil.continual.run(config)
 """
 
+from .alignment import align_new_rows
 from .config import RunConfig, scheme_label
+from .der import DER
 from .exemplars import ExemplarMemory, NearestMean, herding, normalise_rows
 from .finetune import Finetune
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
 from .losses import (
+    auxiliary_labels,
     icarl_bce_loss,
     kd_loss,
     new_class_loss,
 )
+from .memo import MEMO
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed
 from .tasks import Task, TaskStream, class_order, task_sizes
 
 __all__ = [
+    "DER",
     "HDQT_SEEDS",
+    "MEMO",
     "PRESETS",
     "ExemplarMemory",
     "Finetune",
@@ -38,6 +44,8 @@ __all__ = [
     "Task",
     "TaskStream",
     "aggregate",
+    "align_new_rows",
+    "auxiliary_labels",
     "class_order",
     "find_learner",
     "herding",

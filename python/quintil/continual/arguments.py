@@ -17,6 +17,7 @@ from quintil.schemes import HDQT
 from .config import HEADS, MODELS, NORMS, SCHEDULERS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .learner import find_learner, learner_names
+from .method_arguments import add_method_arguments
 
 _DATASET_ALIASES = {"pamap": "pamap2"}
 _MODEL_ALIASES = {"memo_resnet32": "resnet32", "memo_fcnet": "fcnet"}
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all options of a class-incremental run to a parser."""
     _add_task_arguments(parser.add_argument_group("data and tasks"))
     _add_memory_arguments(parser.add_argument_group("method and exemplar memory"))
+    add_method_arguments(parser, _flag)
     _add_training_arguments(parser.add_argument_group("training"))
     _add_network_arguments(parser.add_argument_group("network"))
     _add_quantisation_arguments(parser.add_argument_group("quantisation"))

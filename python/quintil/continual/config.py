@@ -41,6 +41,7 @@ class RunConfig:
     scheduler: "steplr" (milestones) or "cosine", which falls to 0 over the epochs of each task.
     fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. head: linear or cosine
         classifier (None = linear). bias: gives a linear classifier a bias.
+    alpha_aux, train_base: der and memo, weight of the auxiliary head; memo, whether the base trains after task 1.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
@@ -83,6 +84,8 @@ class RunConfig:
     bias: bool = False
     head: str | None = None
     scheduler: str = "steplr"
+    alpha_aux: float = 1.0
+    train_base: bool = False
     scheme: Scheme | None = None
     skip: tuple[str, ...] = ()
     data_root: str | None = None
@@ -175,13 +178,14 @@ _INTEGER_MINIMA = {
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
     "momentum": 0, "lamda": 0, "T": 1e-6,
+    "alpha_aux": 0,
 }  # fmt: skip
 _CHOICES = {
     "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS, "head": HEADS,
     "scheduler": SCHEDULERS,
 }  # fmt: skip
 _FLAGS = (
-    "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding",
+    "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "train_base",
 )  # fmt: skip
 
 

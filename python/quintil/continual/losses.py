@@ -1,4 +1,4 @@
-"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5, C7]."""
+"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5, C7, C12]."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def icarl_bce_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Te
     if teacher is not None:
         target[:, : teacher.size(1)] = torch.sigmoid(teacher)
     return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def auxiliary_labels(labels: Tensor, known: int) -> Tensor:
+    """Labels of the auxiliary head [CIL C12]: 0 for every old class, y - known + 1 for new ones."""
+    return (labels - known + 1).clamp_min(0)

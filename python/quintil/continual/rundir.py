@@ -25,7 +25,9 @@ from quintil.metrics import SEED_KEYS
 
 HEAD_FILES = {"linear": "cnn", "nme": "nme"}
 _LOG_COLUMNS = (
-    "task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed", "test_acc",
+    "task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed",
+    "aux",
+    "test_acc",
 )  # fmt: skip
 
 

@@ -68,6 +68,34 @@ class CifarResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         return x.mean(dim=(2, 3))
 
+    def split(self) -> tuple[ResNetBase, ResNetTop]:
+        """The same modules in two parts, `top(base(x))` = `self(x)`: the third stage is the top [CIL 2.8]."""
+        return ResNetBase(self), ResNetTop(self)
+
+
+class ResNetBase(nn.Module):
+    """First convolution and first two stages of a CifarResNet: images [N, 3, H, W] -> maps [N, 32, H/2, W/2]."""
+
+    def __init__(self, net: CifarResNet):
+        super().__init__()
+        self.conv1, self.bn1, self.layer1, self.layer2 = net.conv1, net.bn1, net.layer1, net.layer2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
+
+
+class ResNetTop(nn.Module):
+    """Third stage and average pool of a CifarResNet: maps [N, 32, H, W] -> features [N, 64]."""
+
+    out_features = CifarResNet.out_features
+
+    def __init__(self, net: CifarResNet):
+        super().__init__()
+        self.layer3 = net.layer3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer3(x).mean(dim=(2, 3))
+
 
 def resnet20(*, last_relu: bool = True, generator: torch.Generator | None = None) -> CifarResNet:
     """Three blocks per stage, 269,072 parameters without a head."""
