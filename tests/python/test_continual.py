@@ -26,8 +26,9 @@ LEARNERS = {
     "der": {},
     "der, cosine head": {"head": "cosine", "lr": 0.2},
     "memo": {"norm": "batch"},  # four layers: slow without
+    "lucir": {},
 }
-LATER_TERMS = {"icarl": {"kd"}, "der": {"aux"}, "memo": {"aux"}}
+LATER_TERMS = {"icarl": {"kd"}, "der": {"aux"}, "memo": {"aux"}, "lucir": {"less_forget", "margin"}}
 SCHEMES = {"float32": None, "HDQT": HDQT(), "paper": HDQT.paper()}
 
 

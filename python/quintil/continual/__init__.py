@@ -16,8 +16,11 @@ from .losses import (
     auxiliary_labels,
     icarl_bce_loss,
     kd_loss,
+    less_forget_loss,
+    margin_ranking_loss,
     new_class_loss,
 )
+from .lucir import LUCIR
 from .memo import MEMO
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
@@ -27,6 +30,7 @@ from .tasks import Task, TaskStream, class_order, task_sizes
 __all__ = [
     "DER",
     "HDQT_SEEDS",
+    "LUCIR",
     "MEMO",
     "PRESETS",
     "ExemplarMemory",
@@ -53,6 +57,8 @@ __all__ = [
     "kd_loss",
     "learner",
     "learner_names",
+    "less_forget_loss",
+    "margin_ranking_loss",
     "new_class_loss",
     "normalise_rows",
     "prepare",

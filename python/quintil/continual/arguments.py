@@ -173,7 +173,7 @@ def _add_network_arguments(group: Any) -> None:
     _flag(group, "--half_dims", help="fcnet with half the widths")
     group.add_argument(
         "--head", choices=HEADS,
-        help="linear: w f; cosine: sigma cos(w, f), whose scale cannot favour new classes (linear)",
+        help="linear: w f; cosine: sigma cos(w, f), whose scale cannot favour new classes (linear; lucir: cosine)",
     )  # fmt: skip
     _flag(group, "--bias", help="linear classifier with bias")
     group.add_argument("--norm", choices=NORMS, help="normalisation inside fcnet")

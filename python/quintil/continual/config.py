@@ -40,8 +40,10 @@ class RunConfig:
         multiplied by T^2. all_outputs: fine-tuning with the cross-entropy over all seen classes.
     scheduler: "steplr" (milestones) or "cosine", which falls to 0 over the epochs of each task.
     fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. head: linear or cosine
-        classifier (None = linear). bias: gives a linear classifier a bias.
+        classifier (None = the learner's own, linear for all but lucir). bias: gives a linear classifier a bias.
     alpha_aux, train_base: der and memo, weight of the auxiliary head; memo, whether the base trains after task 1.
+    imprint_weights, less_forget, mr_loss, lw_mr, mr_margin, mr_nearest, rs_ratio: lucir, its parts on or off, weight,
+        margin and number of nearest new classes of the margin ranking, least share of exemplars in an epoch.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
@@ -86,6 +88,13 @@ class RunConfig:
     scheduler: str = "steplr"
     alpha_aux: float = 1.0
     train_base: bool = False
+    imprint_weights: bool = True
+    less_forget: bool = True
+    mr_loss: bool = True
+    lw_mr: float = 1.0
+    mr_margin: float = 0.5
+    mr_nearest: int = 2
+    rs_ratio: float = 0.0
     scheme: Scheme | None = None
     skip: tuple[str, ...] = ()
     data_root: str | None = None
@@ -119,6 +128,8 @@ class RunConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
+        if self.rs_ratio >= 1:
+            raise ValueError(f"RunConfig: expected rs_ratio below 1, got {self.rs_ratio}")
         if self.bias and self.head == "cosine":
             raise ValueError("RunConfig: expected bias only with a linear head, got head cosine")
         _require_integers("seeds", self.seeds)
@@ -174,18 +185,20 @@ class RunConfig:
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
+    "mr_nearest": 1,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
     "momentum": 0, "lamda": 0, "T": 1e-6,
-    "alpha_aux": 0,
+    "alpha_aux": 0, "lw_mr": 0, "mr_margin": 0, "rs_ratio": 0,
 }  # fmt: skip
 _CHOICES = {
     "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS, "head": HEADS,
     "scheduler": SCHEDULERS,
 }  # fmt: skip
 _FLAGS = (
-    "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "train_base",
+    "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "train_base", "imprint_weights",
+    "less_forget", "mr_loss",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5, C7, C12]."""
+"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5, C7, C12, 2.9]."""
 
 from __future__ import annotations
 
@@ -40,3 +40,25 @@ def icarl_bce_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Te
 def auxiliary_labels(labels: Tensor, known: int) -> Tensor:
     """Labels of the auxiliary head [CIL C12]: 0 for every old class, y - known + 1 for new ones."""
     return (labels - known + 1).clamp_min(0)
+
+
+def less_forget_loss(features: Tensor, teacher: Tensor) -> Tensor:
+    """Less-forget constraint of LUCIR: the mean over the batch of 1 - cos(f, f°); both [N, d]."""
+    return (1.0 - F.cosine_similarity(features, teacher, dim=1)).mean()
+
+
+def margin_ranking_loss(
+    cosines: Tensor, labels: Tensor, known: int, *, margin: float = 0.5, nearest: int = 2
+) -> Tensor:
+    """Inter-class separation of LUCIR: exemplars of old classes keep a distance from the nearest new classes.
+
+    Mean over the samples of old classes of sum_k max(0, margin - cos(f, w_y) + cos(f, w_k)), k the `nearest` new
+    classes (all of them if they are fewer) with the largest cosines. cosines [N, classes]; 0 without such samples.
+    """
+    old = (labels < known).nonzero().flatten()
+    if old.numel() == 0:
+        return cosines.sum() * 0.0
+    cosines, labels = cosines.index_select(0, old), labels.index_select(0, old)
+    right = cosines.gather(1, labels.unsqueeze(1))
+    wrong = cosines[:, known:].topk(min(nearest, cosines.size(1) - known), dim=1).values
+    return (margin - right + wrong).clamp_min(0.0).sum(1).mean()

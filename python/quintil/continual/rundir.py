@@ -26,7 +26,7 @@ from quintil.metrics import SEED_KEYS
 HEAD_FILES = {"linear": "cnn", "nme": "nme"}
 _LOG_COLUMNS = (
     "task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed",
-    "aux",
+    "aux", "less_forget", "margin",
     "test_acc",
 )  # fmt: skip
 
