@@ -83,6 +83,8 @@ def test_commands_of_the_authors():
           "rs_ratio": 0.1, "seeds": (1993,)}),
         ("--mr_loss false --lw_mr 2 --dist 0.4 --K 3",
          {"mr_loss": False, "lw_mr": 2.0, "mr_margin": 0.4, "mr_nearest": 3}),
+        ("--approach eeil --nepochs-finetuning 30 --lr-finetuning-factor 0.1 --noise-grad",
+         {"method": "eeil", "finetune_epochs": 30, "finetune_lr_factor": 0.1, "noise_grad": True}),
         ("--quant hdqt", {"scheme": HDQT()}),
         ("-qmethod ours --acc_bits 12 --quantile 1.0", {"scheme": HDQT(accumulator_bits=12, range_fraction=1.0)}),
         ("--quant hdqt -qfwdw stoch -qfwda stoch -qbwda int",

@@ -27,8 +27,9 @@ LEARNERS = {
     "der, cosine head": {"head": "cosine", "lr": 0.2},
     "memo": {"norm": "batch"},  # four layers: slow without
     "lucir": {},
+    "eeil": {"finetune_epochs": 2},
 }
-LATER_TERMS = {"icarl": {"kd"}, "der": {"aux"}, "memo": {"aux"}, "lucir": {"less_forget", "margin"}}
+LATER_TERMS = {"icarl": {"kd"}, "eeil": {"kd"}, "der": {"aux"}, "memo": {"aux"}, "lucir": {"less_forget", "margin"}}
 SCHEMES = {"float32": None, "HDQT": HDQT(), "paper": HDQT.paper()}
 
 

@@ -7,6 +7,7 @@ path = quintil.continual.run(config)
 from .alignment import align_new_rows
 from .config import RunConfig, scheme_label
 from .der import DER
+from .eeil import EEIL
 from .exemplars import ExemplarMemory, NearestMean, herding, normalise_rows
 from .finetune import Finetune
 from .icarl import ICaRL, ICaRLBCE
@@ -14,6 +15,7 @@ from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
 from .losses import (
     auxiliary_labels,
+    head_distillation_loss,
     icarl_bce_loss,
     kd_loss,
     less_forget_loss,
@@ -29,6 +31,7 @@ from .tasks import Task, TaskStream, class_order, task_sizes
 
 __all__ = [
     "DER",
+    "EEIL",
     "HDQT_SEEDS",
     "LUCIR",
     "MEMO",
@@ -52,6 +55,7 @@ __all__ = [
     "auxiliary_labels",
     "class_order",
     "find_learner",
+    "head_distillation_loss",
     "herding",
     "icarl_bce_loss",
     "kd_loss",

@@ -44,6 +44,8 @@ class RunConfig:
     alpha_aux, train_base: der and memo, weight of the auxiliary head; memo, whether the base trains after task 1.
     imprint_weights, less_forget, mr_loss, lw_mr, mr_margin, mr_nearest, rs_ratio: lucir, its parts on or off, weight,
         margin and number of nearest new classes of the margin ranking, least share of exemplars in an epoch.
+    finetune_epochs, finetune_lr_factor, noise_grad: eeil, epochs of the balanced phase and its rate as a share of
+        lr; noise on the gradients.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
@@ -95,6 +97,9 @@ class RunConfig:
     mr_margin: float = 0.5
     mr_nearest: int = 2
     rs_ratio: float = 0.0
+    finetune_epochs: int = 40
+    finetune_lr_factor: float = 0.01
+    noise_grad: bool = False
     scheme: Scheme | None = None
     skip: tuple[str, ...] = ()
     data_root: str | None = None
@@ -185,12 +190,12 @@ class RunConfig:
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
-    "mr_nearest": 1,
+    "mr_nearest": 1, "finetune_epochs": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
     "momentum": 0, "lamda": 0, "T": 1e-6,
-    "alpha_aux": 0, "lw_mr": 0, "mr_margin": 0, "rs_ratio": 0,
+    "alpha_aux": 0, "lw_mr": 0, "mr_margin": 0, "rs_ratio": 0, "finetune_lr_factor": 0,
 }  # fmt: skip
 _CHOICES = {
     "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS, "head": HEADS,
@@ -198,7 +203,7 @@ _CHOICES = {
 }  # fmt: skip
 _FLAGS = (
     "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "train_base", "imprint_weights",
-    "less_forget", "mr_loss",
+    "less_forget", "mr_loss", "noise_grad",
 )  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +43,26 @@ def icarl_bce_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Te
 def auxiliary_labels(labels: Tensor, known: int) -> Tensor:
     """Labels of the auxiliary head [CIL C12]: 0 for every old class, y - known + 1 for new ones."""
     return (labels - known + 1).clamp_min(0)
+
+
+def head_distillation_loss(logits: Tensor, teacher: Tensor, sizes: Sequence[int], temperature: float = 2.0) -> Tensor:
+    """Distillation of EEIL, head by head: the sum over heads of BCE(softmax(z_h / T), softmax(teacher_h / T)).
+
+    Each head's binary cross-entropy is the mean over the batch and the head's outputs. sizes: outputs of all heads in
+    order; teacher [N, k] decides how many of them count, those within its k columns (ValueError if k ends inside one).
+    """
+    ends = list(itertools.accumulate(sizes))
+    if teacher.size(1) not in ends:
+        raise ValueError(
+            f"head_distillation_loss: expected teacher.size(1) to be one of {ends}, got {teacher.size(1)} "
+            f"(heads of {list(sizes)} outputs)"
+        )
+    total = logits.new_zeros(())
+    for end, size in zip(ends, sizes):
+        if end <= teacher.size(1):
+            student, target = (torch.softmax(z[:, end - size : end] / temperature, dim=1) for z in (logits, teacher))
+            total = total + F.binary_cross_entropy(student, target)
+    return total
 
 
 def less_forget_loss(features: Tensor, teacher: Tensor) -> Tensor:

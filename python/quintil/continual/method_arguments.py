@@ -13,6 +13,7 @@ def add_method_arguments(parser: argparse.ArgumentParser, flag: Flag) -> None:
     """Add the groups; flag(group, *names, help=...) adds an option that takes true or false."""
     _add_growing_arguments(parser.add_argument_group("der and memo"), flag)
     _add_lucir_arguments(parser.add_argument_group("lucir"), flag)
+    _add_eeil_arguments(parser.add_argument_group("eeil"), flag)
 
 
 def _add_growing_arguments(group: Any, flag: Flag) -> None:
@@ -39,3 +40,14 @@ def _add_lucir_arguments(group: Any, flag: Flag) -> None:
         "--rs_ratio", type=float,
         help="least share of exemplars in an epoch, reached by drawing them repeatedly (0: every sample once)",
     )  # fmt: skip
+
+
+def _add_eeil_arguments(group: Any, flag: Flag) -> None:
+    group.add_argument(
+        "--finetune_epochs", "--nepochs-finetuning", type=int,
+        help="epochs on equally many samples of every class after the others; 0 leaves that phase out (40)",
+    )  # fmt: skip
+    group.add_argument(
+        "--finetune_lr_factor", "--lr-finetuning-factor", type=float, help="their learning rate as a share of lr (0.01)"
+    )
+    flag(group, "--noise_grad", "--noise-grad", help="add noise N(0, 0.3 / (1 + step)^0.55) to the gradients")
