@@ -10,6 +10,7 @@ from .der import DER
 from .eeil import EEIL
 from .exemplars import ExemplarMemory, NearestMean, herding, normalise_rows
 from .finetune import Finetune
+from .gdumb import GDumb, GreedyMemory
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
@@ -38,6 +39,8 @@ __all__ = [
     "PRESETS",
     "ExemplarMemory",
     "Finetune",
+    "GDumb",
+    "GreedyMemory",
     "ICaRL",
     "ICaRLBCE",
     "Joint",
