@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -28,9 +29,20 @@ LEARNERS = {
     "wa": {},
     "bic": {},
     "bic, compat": {"bic_compat": True},
+    "icarl, cosine head": {"head": "cosine", "lr": 0.2},
+    "der": {},
+    "der, cosine head": {"head": "cosine", "lr": 0.2},
+    "memo": {"norm": "batch"},  # four layers: slow without
+    "lucir": {},
+    "eeil": {"finetune_epochs": 2},
+    "gdumb": {"batch_size": 8, "norm": "layer"},  # 60 samples are all it trains on
 }
-NEAREST_MEAN = {"icarl", "icarl_bce", "replay", "wa", "bic"}
-DISTIL = {"icarl", "lwf", "wa", "bic"}
+NEAREST_MEAN = {"icarl", "icarl_bce", "replay", "wa", "bic", "der", "memo", "lucir", "eeil", "gdumb"}
+LATER_TERMS = {
+    **{name: {"kd"} for name in ("icarl", "lwf", "wa", "bic", "eeil")},
+    **{name: {"aux"} for name in ("der", "memo")},
+    "lucir": {"less_forget", "margin"},
+}
 SCHEMES = {"float32": None, "HDQT": HDQT(), "paper": HDQT.paper()}
 
 
@@ -62,8 +74,11 @@ class Phases(Observer):
         self.setup = setup
 
     def on_epoch(self, task, epoch, log):
-        assert log["loss"] == pytest.approx(sum(log[name] for name in ("ce", "kd", "bce") if name in log))
-        assert ("kd" in log) == (self.setup.config.method in DISTIL and task.number > 1)
+        method = self.setup.config.method
+        terms = {"bce"} if method in ("icarl_bce", "lwf_mc") else {"ce"}
+        terms |= LATER_TERMS.get(method, set()) if task.number > 1 else set()
+        assert set(log) == terms | {"lr", "loss", "train_acc", "replayed"}
+        assert log["loss"] == pytest.approx(sum(log[name] for name in terms))
         self.epochs.append((task.number, epoch))
 
     def on_task(self, task, record, timing):
@@ -133,6 +148,34 @@ def test_run(learner, scheme, tmp_path):
         assert last > 40
     if heads == {"cnn", "nme"}:
         assert result.summary["last_acc_nme"] > 60
+
+
+@pytest.mark.parametrize("scheme", ["float32", "HDQT"])
+@pytest.mark.parametrize("learner", [name for name in LEARNERS if find_learner(name.split(",")[0]).uses_memory])
+def test_small_memories(learner, scheme, tmp_path):
+    """One exemplar per class, BatchNorm, batches that leave one sample over."""
+    settings = config(tmp_path, learner, scheme, memory_size=12, epochs=1, norm="batch", batch_size=53)
+    result = read_run(run(settings)).seeds[0]
+    counts = {"gdumb": [12, 12, 12], "er": [12, 12, 12], "bic": [5, 10, 12]}  # bic: pools take their share
+    assert [record["exemplars"] for record in result.tasks] == counts.get(learner, [10, 10, 12])
+    assert result.summary["task"] == 3
+    with pytest.raises(ValueError) as caught:
+        run(config(tmp_path, learner, scheme, memory_size=0))
+    name = learner.split(",")[0]
+    assert str(caught.value) == (
+        f"{name}: expected memory_size of at least 1, got 0 (the method trains on stored exemplars)"
+    )
+
+
+def test_no_memory_where_none_is_needed(tmp_path):
+    run(config(tmp_path, "finetune", memory_size=0, epochs=1))
+
+
+def test_cosine_scheduler(tmp_path):
+    path = run(config(tmp_path, "finetune", scheduler="cosine", lr=0.1))
+    rows = (path / "seed0" / "train_log.csv").read_text().splitlines()[1:]
+    expected = [0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)] * 3
+    assert [float(row.split(",")[2]) for row in rows] == pytest.approx(expected)
 
 
 def test_finetune_keeps_old_rows_and_forgets(tmp_path):
@@ -244,7 +287,7 @@ class Images(Observer):
 def test_learners_by_name():
     assert find_learner("nocl") is find_learner("offline")
     with pytest.raises(
-        ValueError, match="^find_learner: expected method to be one of .*finetune, icarl, .*, got 'bcd'$"
+        ValueError, match="^find_learner: expected method to be one of .*finetune, .*icarl, .*, got 'bcd'$"
     ):
         find_learner("bcd")
 

@@ -105,7 +105,9 @@ def parts(method: str, *, known: int, teacher: Tensor | None, **options) -> tupl
     return {name: value.item() for name, value in found.items()}, logits, labels
 
 
-@pytest.mark.parametrize("method", ["finetune", "joint", "replay", "icarl", "lwf", "wa", "bic"])
+@pytest.mark.parametrize(
+    "method", ["finetune", "joint", "replay", "icarl", "lwf", "wa", "bic", "der", "memo", "lucir", "eeil", "gdumb"]
+)
 def test_first_task_is_plain_cross_entropy(method):
     found, logits, labels = parts(method, known=0, teacher=None)
     assert found == pytest.approx({"ce": cross_entropy(logits, labels)})

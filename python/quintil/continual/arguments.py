@@ -14,9 +14,10 @@ from typing import Any
 from quintil.metrics import FORMULAS
 from quintil.schemes import HDQT
 
-from .config import BIC_LAYERS, MODELS, NORMS, RunConfig
+from .config import BIC_LAYERS, HEADS, MODELS, NORMS, SCHEDULERS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .learner import find_learner, learner_names
+from .method_arguments import add_method_arguments
 
 _DATASET_ALIASES = {"pamap": "pamap2"}
 _MODEL_ALIASES = {"memo_resnet32": "resnet32", "memo_fcnet": "fcnet"}
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all options of a class-incremental run to a parser."""
     _add_task_arguments(parser.add_argument_group("data and tasks"))
     _add_memory_arguments(parser.add_argument_group("method and exemplar memory"))
+    add_method_arguments(parser, _flag)
     _add_training_arguments(parser.add_argument_group("training"))
     _add_network_arguments(parser.add_argument_group("network"))
     _add_quantisation_arguments(parser.add_argument_group("quantisation"))
@@ -181,6 +183,9 @@ def _add_training_arguments(group: Any) -> None:
     group.add_argument("--init_weight_decay", type=float, help="first task")
     group.add_argument("--momentum", type=float, help="momentum of SGD (0.9)")
     group.add_argument("--batch_size", type=int, help="samples per step")
+    group.add_argument(
+        "--scheduler", choices=SCHEDULERS, help="steplr: fall at the milestones; cosine: to 0 over each task (steplr)"
+    )
     _flag(
         group,
         "--hdqt_compat_lr",
@@ -197,7 +202,11 @@ def _add_network_arguments(group: Any) -> None:
     group.add_argument("--fc_hid_dim", type=int, help="hidden width of fcnet (default: its input)")
     group.add_argument("--fc_nr_hid", type=int, help="further hidden layers of fcnet")
     _flag(group, "--half_dims", help="fcnet with half the widths")
-    _flag(group, "--bias", help="classifier with bias")
+    group.add_argument(
+        "--head", choices=HEADS,
+        help="linear: w f; cosine: sigma cos(w, f), whose scale cannot favour new classes (linear; lucir: cosine)",
+    )  # fmt: skip
+    _flag(group, "--bias", help="linear classifier with bias")
     group.add_argument("--norm", choices=NORMS, help="normalisation inside fcnet")
 
 

@@ -17,6 +17,8 @@ from .exemplars import POLICIES, SELECTIONS
 MODELS = ("fcnet", "resnet20", "resnet32")
 NORMS = ("none", "layer", "batch")
 BIC_LAYERS = ("one", "per_task")
+HEADS = ("linear", "cosine")
+SCHEDULERS = ("steplr", "cosine")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,14 @@ class RunConfig:
     split_ratio: BiC's share of the memory for validation, between 0 and 1. bic_layers: "one" correction, of the newest
         classes, or one "per_task". bic_epochs: of its second stage (None = 200, with bic_compat those of the first).
         bic_compat: the HDQT authors' variant, always per_task; bic_compat_double_softmax: only its loss.
-    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. bias: gives the classifier
-        a bias.
+    scheduler: "steplr" (milestones) or "cosine", which falls to 0 over the epochs of each task.
+    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. head: linear or cosine
+        classifier (None = the learner's own, linear for all but lucir). bias: gives a linear classifier a bias.
+    alpha_aux, train_base: der and memo, weight of the auxiliary head; memo, whether the base trains after task 1.
+    imprint_weights, less_forget, mr_loss, lw_mr, mr_margin, mr_nearest, rs_ratio: lucir, its parts on or off, weight,
+        margin and number of nearest new classes of the margin ranking, least share of exemplars in an epoch.
+    finetune_epochs, finetune_lr_factor, noise_grad: eeil, epochs of the balanced phase and its rate as a share of
+        lr; noise on the gradients.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
@@ -88,6 +96,20 @@ class RunConfig:
     half_dims: bool = False
     norm: str = "none"
     bias: bool = False
+    head: str | None = None
+    scheduler: str = "steplr"
+    alpha_aux: float = 1.0
+    train_base: bool = False
+    imprint_weights: bool = True
+    less_forget: bool = True
+    mr_loss: bool = True
+    lw_mr: float = 1.0
+    mr_margin: float = 0.5
+    mr_nearest: int = 2
+    rs_ratio: float = 0.0
+    finetune_epochs: int = 40
+    finetune_lr_factor: float = 0.01
+    noise_grad: bool = False
     scheme: Scheme | None = None
     skip: tuple[str, ...] = ()
     data_root: str | None = None
@@ -123,6 +145,10 @@ class RunConfig:
                 raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
         if not 0 < self.split_ratio < 1:
             raise ValueError(f"RunConfig: expected split_ratio between 0 and 1, got {self.split_ratio}")
+        if self.rs_ratio >= 1:
+            raise ValueError(f"RunConfig: expected rs_ratio below 1, got {self.rs_ratio}")
+        if self.bias and self.head == "cosine":
+            raise ValueError("RunConfig: expected bias only with a linear head, got head cosine")
         _require_integers("seeds", self.seeds)
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
@@ -177,18 +203,20 @@ _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
     "batch_size": 1, "bic_epochs": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
+    "mr_nearest": 1, "finetune_epochs": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
     "momentum": 0, "lamda": 0, "split_ratio": 0, "T": 1e-6,
+    "alpha_aux": 0, "lw_mr": 0, "mr_margin": 0, "rs_ratio": 0, "finetune_lr_factor": 0,
 }  # fmt: skip
 _CHOICES = {
-    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS,
-    "bic_layers": BIC_LAYERS,
+    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS, "head": HEADS,
+    "scheduler": SCHEDULERS, "bic_layers": BIC_LAYERS,
 }  # fmt: skip
 _FLAGS = (
     "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "bic_compat",
-    "bic_compat_double_softmax",
+    "bic_compat_double_softmax", "train_base", "imprint_weights", "less_forget", "mr_loss", "noise_grad",
 )  # fmt: skip
 
 

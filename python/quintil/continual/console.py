@@ -26,7 +26,7 @@ def plan_text(setup: SeedSetup) -> str:
         f"{list(sample.shape[1:])}{what}, split {config.split or 'default'}, normalise {config.normalise or 'default'}",
         f"  seeds     {' '.join(map(str, config.seeds))} (first: {setup.seed}; class order from "
         f"{'the seed' if config.order_seed is None else config.order_seed})",
-        f"  network   {type(learner.net.backbone).__name__}, {learner.net.backbone.out_features} features, "
+        f"  network   {learner.net.network}, {learner.net.backbone.out_features} features, "
         f"{sum(p.numel() for p in learner.net.backbone.parameters()):,} parameters without the head",
     ]
     for first in (True, False)[: len(tasks)]:

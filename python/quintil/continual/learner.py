@@ -24,6 +24,7 @@ from quintil.nn import quantize_
 
 from .config import RunConfig
 from .exemplars import ExemplarMemory, NearestMean
+from .nets import make_backbone
 from .streams import Streams
 from .tasks import Task
 
@@ -67,8 +68,9 @@ class Learner:
     name: str
     variant = "cross-entropy over all seen classes"  # one sentence for plan and report
     uses_memory = False
-    uses_teacher = False
+    uses_teacher: bool = False
     single_task = False
+    memory_class = ExemplarMemory
     full_head = False  # the head has all outputs from the first task on
 
     def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
@@ -88,6 +90,12 @@ class Learner:
 
     # What a learner may replace -----------------------------------------------------------------------------------
 
+    @classmethod
+    def make_net(cls, config: RunConfig, model: str, inputs: int, generator: torch.Generator) -> IncrementalNet:
+        """The float32 net before the first task, without a head; see `make_backbone` for the arguments."""
+        backbone = make_backbone(config, model, inputs, generator)
+        return IncrementalNet(backbone, bias=config.bias, cosine=config.head == "cosine")
+
     def training_data(self, task: Task) -> tuple[Tensor, Tensor]:
         """Raw samples and labels to train on: the task's own, and the memory if there is one."""
         if self.memory is None or len(self.memory) == 0:
@@ -97,7 +105,7 @@ class Learner:
     def loss_parts(self, logits: Tensor, labels: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
         """Loss terms by name ("ce", "kd", "bce"), each already weighted; their sum is minimised.
 
-        logits [N, outputs]; teacher: logits [N, known] of the frozen previous net, None without a teacher.
+        logits [N, outputs]; teacher: `teacher_outputs` of the batch, None without a teacher.
         """
         return {"ce": F.cross_entropy(logits, labels)}
 
@@ -113,7 +121,7 @@ class Learner:
 
     def make_memory(self) -> ExemplarMemory:
         """The empty memory of a learner that uses one; ValueError if the budget leaves nothing for a class."""
-        memory = ExemplarMemory(self.config.memory_size, self.config.memory_policy, self.config.exemplar_selection)
+        memory = self.memory_class(self.config.memory_size, self.config.memory_policy, self.config.exemplar_selection)
         memory.quota(self.classes)
         return memory
 
@@ -135,6 +143,19 @@ class Learner:
     def load_extra_state(self, state: dict) -> None:
         """Take over what `extra_state` returned."""
 
+    def teacher_outputs(self, x: Tensor) -> Tensor:
+        """What the loss needs of the frozen previous net for inputs x: its corrected logits [N, known]."""
+        return self.correct(self.teacher(x)[:, : self.known])
+
+    def batch_parts(self, x: Tensor, labels: Tensor, teacher: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and loss terms of one training batch; replaced where a loss needs more of the net than its logits."""
+        logits = self.net(x)
+        return logits, self.loss_parts(logits, labels, teacher)
+
+    def epoch_order(self) -> Tensor:
+        """Positions in the training data that one epoch visits, in this order: all of them, shuffled."""
+        return torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
+
     # The phases ---------------------------------------------------------------------------------------------------
 
     def begin_task(self, task: Task) -> None:
@@ -145,18 +166,14 @@ class Learner:
         self.net.grow(self.classes if self.full_head else task.last, generator=self.streams["init"])
         if self.config.scheme is not None:
             quantize_(self.net, self.config.scheme, skip=self.config.skip)
-        samples, self._labels = self.training_data(task)
-        self._samples = samples if self.augment is not None else self._inputs(samples)
         self._replayed = 0 if self.memory is None else len(self.memory)
-        self._teacher_logits = None
-        if self.teacher is not None and self.augment is None:
-            self._teacher_logits = self._batched(self._teach, self._samples)
+        self._train_on(*self.training_data(task))
         self.epochs, lr, milestones, decay, weight_decay = self.config.schedule(task.number == 1)
-        parameters = [p for p in self.net.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            parameters, lr=lr, momentum=self.config.momentum, weight_decay=weight_decay, fused=True
-        )
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
+        self.optimizer = self._make_optimizer(lr, weight_decay)
+        if self.config.scheduler == "cosine":
+            self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.epochs)
+        else:
+            self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples."""
@@ -164,10 +181,10 @@ class Learner:
         lr = self.optimizer.param_groups[0]["lr"]
         sizes, hits, losses = [], [], []
         for x, y, old in self._epoch_batches():
-            logits = self.net(x)
             if old is None and self.teacher is not None:
-                old = self._teach(x)
-            parts = self.loss_parts(logits, y, old)
+                with torch.no_grad():
+                    old = self.teacher_outputs(x)
+            logits, parts = self.batch_parts(x, y, old)
             values = list(parts.values())
             loss = values[0] if len(values) == 1 else sum(values[1:], values[0])
             self.optimizer.zero_grad(set_to_none=True)
@@ -250,10 +267,18 @@ class Learner:
         """Augmented if the data set is."""
         return self._inputs(raw) if self.augment is None else channels_last(self.augment(raw, self.streams["augment"]))
 
-    @torch.no_grad()
-    def _teach(self, inputs: Tensor) -> Tensor:
-        """Corrected logits [N, known] of the teacher."""
-        return self.correct(self.teacher(inputs)[:, : self.known])
+    def _train_on(self, samples: Tensor, labels: Tensor) -> None:
+        """Set the raw samples of the coming epochs; without augmentation the teacher sees them once, here."""
+        self._labels = labels
+        self._samples = samples if self.augment is not None else self._inputs(samples)
+        self._teacher_logits = None
+        if self.teacher is not None and self.augment is None:
+            self._teacher_logits = self._batched(self.teacher_outputs, self._samples)
+
+    def _make_optimizer(self, lr: float, weight_decay: float) -> torch.optim.SGD:
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        momentum = self.config.momentum
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -261,7 +286,7 @@ class Learner:
 
     def _epoch_order(self) -> tuple[Tensor, list[int]]:
         """Shuffled positions of the training samples of one epoch, and the sizes of its batches."""
-        order = torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
+        order = self.epoch_order()
         sizes = batch_sizes(order.numel(), self.config.batch_size)
         if self.config.limit_batches:
             sizes = sizes[: self.config.limit_batches]

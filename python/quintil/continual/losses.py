@@ -1,6 +1,9 @@
-"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5-C7, C9, C11]."""
+"""Loss functions of the learners; z are logits [N, classes], y labels int64 [N] [CIL C1, C5-C7, C9, C11, C12, 2.9]."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,3 +61,50 @@ def mixed_distillation(
     share = known / logits.size(1) if weight is None else weight
     kd = kd_loss(logits[:, :known], teacher, temperature, tau_squared=tau_squared)
     return {"ce": (1.0 - share) * loss, "kd": share * kd}
+
+
+def auxiliary_labels(labels: Tensor, known: int) -> Tensor:
+    """Labels of the auxiliary head [CIL C12]: 0 for every old class, y - known + 1 for new ones."""
+    return (labels - known + 1).clamp_min(0)
+
+
+def head_distillation_loss(logits: Tensor, teacher: Tensor, sizes: Sequence[int], temperature: float = 2.0) -> Tensor:
+    """Distillation of EEIL, head by head: the sum over heads of BCE(softmax(z_h / T), softmax(teacher_h / T)).
+
+    Each head's binary cross-entropy is the mean over the batch and the head's outputs. sizes: outputs of all heads in
+    order; teacher [N, k] decides how many of them count, those within its k columns (ValueError if k ends inside one).
+    """
+    ends = list(itertools.accumulate(sizes))
+    if teacher.size(1) not in ends:
+        raise ValueError(
+            f"head_distillation_loss: expected teacher.size(1) to be one of {ends}, got {teacher.size(1)} "
+            f"(heads of {list(sizes)} outputs)"
+        )
+    total = logits.new_zeros(())
+    for end, size in zip(ends, sizes):
+        if end <= teacher.size(1):
+            student, target = (torch.softmax(z[:, end - size : end] / temperature, dim=1) for z in (logits, teacher))
+            total = total + F.binary_cross_entropy(student, target)
+    return total
+
+
+def less_forget_loss(features: Tensor, teacher: Tensor) -> Tensor:
+    """Less-forget constraint of LUCIR: the mean over the batch of 1 - cos(f, f°); both [N, d]."""
+    return (1.0 - F.cosine_similarity(features, teacher, dim=1)).mean()
+
+
+def margin_ranking_loss(
+    cosines: Tensor, labels: Tensor, known: int, *, margin: float = 0.5, nearest: int = 2
+) -> Tensor:
+    """Inter-class separation of LUCIR: exemplars of old classes keep a distance from the nearest new classes.
+
+    Mean over the samples of old classes of sum_k max(0, margin - cos(f, w_y) + cos(f, w_k)), k the `nearest` new
+    classes (all of them if they are fewer) with the largest cosines. cosines [N, classes]; 0 without such samples.
+    """
+    old = (labels < known).nonzero().flatten()
+    if old.numel() == 0:
+        return cosines.sum() * 0.0
+    cosines, labels = cosines.index_select(0, old), labels.index_select(0, old)
+    right = cosines.gather(1, labels.unsqueeze(1))
+    wrong = cosines[:, known:].topk(min(nearest, cosines.size(1) - known), dim=1).values
+    return (margin - right + wrong).clamp_min(0.0).sum(1).mean()

@@ -15,7 +15,7 @@ from torch import nn
 
 from quintil import data
 from quintil.metrics import accuracy_matrix, confusion_counts, estimate, read_run, task_metrics
-from quintil.models import FCNet, IncrementalNet, resnet20, resnet32
+from quintil.models import IncrementalNet
 from quintil.nn import saturation
 from quintil.schemes import HDQT
 
@@ -67,7 +67,7 @@ class SeedSetup:
             "seed": self.seed,
             "order_seed": order_seed(self.config, self.seed),
             "init_cls": self.tasks.sizes[0],
-            "network": type(self.learner.net.backbone).__name__,
+            "network": self.learner.net.network,
             "features": self.learner.net.backbone.out_features,
             "class_order": self.tasks.order,
             "class_names": list(self.dataset.class_names),
@@ -102,18 +102,7 @@ def build_net(config: RunConfig, dataset: data.Dataset, streams: Streams) -> Inc
         )
     generator = streams["init"]
     with torch.random.fork_rng(devices=[]):  # layers first initialise themselves from the default generator
-        if model == "fcnet":
-            backbone: nn.Module = FCNet(
-                sample[0].numel(),
-                config.fc_hid_dim,
-                fc_nr_hid=config.fc_nr_hid,
-                half_dims=config.half_dims,
-                norm=config.norm,
-                generator=generator,
-            )
-        else:
-            backbone = {"resnet20": resnet20, "resnet32": resnet32}[model](generator=generator)
-    net = IncrementalNet(backbone, bias=config.bias)
+        net = find_learner(config.method).make_net(config, model, sample[0].numel(), generator)
     return net.to(memory_format=torch.channels_last) if images else net
 
 

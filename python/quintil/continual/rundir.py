@@ -24,7 +24,11 @@ from quintil._library import _bindings, active_isa
 from quintil.metrics import SEED_KEYS
 
 HEAD_FILES = {"linear": "cnn", "nme": "nme"}
-_LOG_COLUMNS = ("task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed", "test_acc")
+_LOG_COLUMNS = (
+    "task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed",
+    "aux", "less_forget", "margin",
+    "test_acc",
+)  # fmt: skip
 
 
 def encode(value: object) -> str:

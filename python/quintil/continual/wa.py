@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from quintil.models import IncrementalNet
 
+from .alignment import align_new_rows
 from .config import RunConfig
 from .learner import Learner, learner
 from .losses import mixed_distillation
-
-
-@torch.no_grad()
-def align_new_rows(weight: Tensor, known: int) -> float:
-    """Scale rows `known`.. of a head's float weight [classes, d] in place to the mean norm of the rows before them.
-
-    Returns the factor gamma = mean |old rows| / mean |new rows|. A second call changes nothing (gamma = 1 up to
-    rounding); old rows and a bias are left alone.
-    """
-    norms = weight.double().norm(dim=1)
-    old, new = norms[:known].mean().item(), norms[known:].mean().item()
-    gamma = old / new if new > 0 else 1.0
-    weight[known:] *= gamma
-    return gamma
 
 
 class MixedDistillation(Learner):

@@ -54,7 +54,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "hapt": Entry(
         "smartphone activities and postural transitions, 50 Hz",
-        f"float32 [{hapt.HAR_FEATURES}], the publisher's features; 12 classes (default 11, without class 8); 30 persons "
+        f"float32 [{hapt.HAR_FEATURES}], the publisher's; 12 classes (default 11, without class 8); 30 persons "
         "(default 28)",
         "official persons (default), hdqt, loso[:person], subjects:JSON",
         "Train/{X,y,subject_id}_train.txt and Test/{X,y,subject_id}_test.txt, or a ready table hapt_combined.csv; "

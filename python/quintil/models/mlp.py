@@ -16,9 +16,11 @@ class FCNet(nn.Module):
     in_features: values per sample; more dimensions are flattened.
     hidden: width of the hidden layers; None = in_features.
     fc_nr_hid: further hidden layers hid -> hid between the two.
-    half_dims: halves both widths, so that hid and out_features become hidden // 2 and in_features // 2.
+    out: features; None = in_features.
+    half_dims: halves both widths, so that hid and out_features become hidden // 2 and out // 2.
     norm: "none", "layer" or "batch", applied between each Linear and its ReLU. BatchNorm with replay loses
         10 to 20 points on sensor series, LayerNorm does not.
+    last_relu: whether the features end in a ReLU; LUCIR wants them signed.
     Weights start as nn.Linear's do (kaiming-uniform with a = sqrt 5), drawn from `generator`.
     """
 
@@ -27,9 +29,11 @@ class FCNet(nn.Module):
         in_features: int,
         hidden: int | None = None,
         *,
+        out: int | None = None,
         fc_nr_hid: int = 0,
         half_dims: bool = False,
         norm: str = "none",
+        last_relu: bool = True,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
@@ -38,8 +42,9 @@ class FCNet(nn.Module):
         if fc_nr_hid < 0:
             raise ValueError(f"FCNet: expected fc_nr_hid of at least 0, got {fc_nr_hid}")
         hidden = in_features if hidden is None else hidden
+        out = in_features if out is None else out
         divisor = 2 if half_dims else 1
-        widths = [in_features, *[hidden // divisor] * (1 + fc_nr_hid), in_features // divisor]
+        widths = [in_features, *[hidden // divisor] * (1 + fc_nr_hid), out // divisor]
         if min(widths) < 1:
             raise ValueError(f"FCNet: expected layer widths of at least 1, got {widths} (in_features first)")
         layers: list[nn.Module] = []
@@ -50,6 +55,8 @@ class FCNet(nn.Module):
             if _NORMS[norm] is not None:
                 layers.append(_NORMS[norm](width_out))
             layers.append(nn.ReLU())
+        if not last_relu:
+            layers.pop()
         self.layers = nn.Sequential(*layers)
         self.out_features = widths[-1]
 

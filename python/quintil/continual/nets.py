@@ -1,0 +1,30 @@
+"""The feature extractors that a configuration asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from quintil.models import FCNet, resnet20, resnet32
+
+from .config import RunConfig
+
+
+def make_backbone(
+    config: RunConfig, model: str, inputs: int, generator: torch.Generator, *, last_relu: bool = True
+) -> nn.Module:
+    """A feature extractor: model fcnet, resnet20 or resnet32; inputs: values per sample (fcnet).
+
+    Weights are drawn from `generator`. last_relu: whether features end in a ReLU.
+    """
+    if model != "fcnet":
+        return {"resnet20": resnet20, "resnet32": resnet32}[model](last_relu=last_relu, generator=generator)
+    return FCNet(
+        inputs,
+        config.fc_hid_dim,
+        fc_nr_hid=config.fc_nr_hid,
+        half_dims=config.half_dims,
+        norm=config.norm,
+        last_relu=last_relu,
+        generator=generator,
+    )
