@@ -17,6 +17,7 @@ from quintil.schemes import HDQT
 from .config import MODELS, NORMS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .learner import find_learner, learner_names
+from .samples import BITS
 
 _DATASET_ALIASES = {"pamap": "pamap2"}
 _MODEL_ALIASES = {"memo_resnet32": "resnet32", "memo_fcnet": "fcnet"}
@@ -122,7 +123,14 @@ def _add_memory_arguments(group: Any) -> None:
         "--fixed_memory",
         help="another name of --memory_policy per_class (fixed per class, growing total)",
     )
-    group.add_argument("--exemplar_selection", "--exemplar-selection", choices=SELECTIONS)
+    group.add_argument(
+        "--exemplar_selection", "--exemplar-selection", choices=SELECTIONS,
+        help="herding and random choose per class; reservoir is a uniform sample of everything seen",
+    )  # fmt: skip
+    group.add_argument(
+        "--exemplar_bits", type=int, choices=BITS,
+        help="store float exemplars as 8- or 4-bit codes with one scale each (images stay bytes)",
+    )  # fmt: skip
     group.add_argument("--T", "--temperature", type=float, help="temperature of the distillation (2)")
     group.add_argument("--lamda", "--lambda_kd", "--lamb", type=float, help="weight of the distillation")
     _flag(group, "--kd_tau2", help="multiply the distillation by T^2")

@@ -13,6 +13,7 @@ from typing import Any
 from quintil.schemes import Scheme
 
 from .exemplars import POLICIES, SELECTIONS
+from .samples import BITS
 
 MODELS = ("fcnet", "resnet20", "resnet32")
 NORMS = ("none", "layer", "batch")
@@ -30,7 +31,7 @@ class RunConfig:
     seeds: one run each. order_seed draws the class order (None = the run's own seed); class_order: None (drawn),
         "icarl", "identity", or a list of class indices.
     memory_size, memory_policy, exemplar_selection: exemplars; `memory_size` counts per class if the policy is
-        per_class.
+        per_class. exemplar_bits: 8 or 4 keeps float exemplars as codes with a scale each (None = as they are).
     epochs, lr, milestones, lr_decay, weight_decay: every task; the init_* values replace them in the first task
         (None = the same). SGD with `momentum`; the rate is multiplied by lr_decay at each milestone (epochs,
         integers); no milestones = constant rate.
@@ -56,6 +57,7 @@ class RunConfig:
     memory_size: int = 2000
     memory_policy: str = "total"
     exemplar_selection: str = "herding"
+    exemplar_bits: int | None = None
     epochs: int = 100
     lr: float = 0.1
     milestones: tuple[int, ...] = ()
@@ -107,7 +109,9 @@ class RunConfig:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
-                raise ValueError(f"RunConfig: expected {name} to be one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(
+                    f"RunConfig: expected {name} to be one of {', '.join(map(str, allowed))}, got {value!r}"
+                )
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
@@ -169,7 +173,9 @@ _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
     "momentum": 0, "lamda": 0, "T": 1e-6,
 }  # fmt: skip
-_CHOICES = {"memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS}
+_CHOICES = {
+    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "exemplar_bits": BITS, "model": MODELS, "norm": NORMS,
+}  # fmt: skip
 _FLAGS = ("kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding")
 
 

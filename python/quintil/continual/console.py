@@ -44,7 +44,7 @@ def plan_text(setup: SeedSetup) -> str:
 def _task_rows(setup: SeedSetup) -> list[str]:
     tasks, memory = setup.tasks, setup.learner.memory
     rows, seen = [], 0
-    sample_bytes = setup.dataset.x_train[0].numel() * setup.dataset.x_train.element_size()
+    sample = setup.dataset.x_train[0]
     for number, size in enumerate(tasks.sizes, start=1):
         seen += size
         train, test = tasks.counts(number)
@@ -53,7 +53,9 @@ def _task_rows(setup: SeedSetup) -> list[str]:
         row = f"  task {number:<5}{size} classes ({names}), {train} training and {test} test samples"
         if memory is not None:
             quota = memory.quota(seen)
-            row += f", then {quota} exemplars per class ({quota * seen * sample_bytes / 1e6:.2f} MB at most)"
+            most = memory.size if memory.selection == "reservoir" else quota * seen
+            which = f"{most} exemplars" if memory.selection == "reservoir" else f"{quota} exemplars per class"
+            row += f", then {which} ({most * memory.samples.bytes_of(sample) / 1e6:.2f} MB at most)"
         rows.append(row)
     if len(rows) > _MAX_PLAN_ROWS:
         rows = [*rows[: _MAX_PLAN_ROWS - 1], f"  ... {len(rows) - _MAX_PLAN_ROWS} more tasks", rows[-1]]

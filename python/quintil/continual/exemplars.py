@@ -1,4 +1,4 @@
-"""Exemplar memory, herding and nearest-mean-of-exemplars classification [CIL R4-R6, C2-C4]."""
+"""Exemplar memory, herding and nearest-mean-of-exemplars classification [CIL R4-R6, R8, C2-C4]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SELECTIONS = ("herding", "random")
+from .samples import SampleStore
+
+SELECTIONS = ("herding", "random", "reservoir")
 POLICIES = ("total", "per_class")
 
 
@@ -39,31 +41,65 @@ def herding(features: Tensor, count: int) -> Tensor:
     return picks
 
 
+def reservoir(
+    slots: list[int], arrived: int, size: int, first: int, count: int, generator: torch.Generator
+) -> list[int]:
+    """Pass `count` samples, numbered from `first`, through a reservoir of `size` slots; returns the slots afterwards.
+
+    slots: what the reservoir holds after `arrived` samples. Sample i (0-based since the start) is kept with
+    probability min(1, size / (i + 1)) and replaces a uniform slot [CIL 2.3]. The samples arrive in a drawn order.
+    """
+    slots = list(slots)
+    order = torch.randperm(count, generator=generator)
+    places = torch.arange(arrived + 1, arrived + count + 1, dtype=torch.float64)
+    places = (torch.rand(count, dtype=torch.float64, generator=generator) * places).long()
+    for sample, place in zip((order + first).tolist(), places.tolist()):
+        if len(slots) < size:
+            slots.append(sample)
+        elif place < size:
+            slots[place] = sample
+    return slots
+
+
 class NearestMean:
-    """Nearest-mean-of-exemplars classifier: one unit-length mean per class [CIL C4]."""
+    """Nearest-mean-of-exemplars classifier: one unit-length mean per class [CIL C4].
+
+    A class without exemplars (a reservoir may drop all of them) has a NaN mean and is never predicted.
+    """
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int):
-        """features [N, d] of the exemplars (any length), labels int64 [N] covering 0..classes-1."""
+        """features [N, d] of the exemplars (any length), labels int64 [N] in 0..classes-1."""
         sums = torch.zeros(classes, features.size(1), dtype=features.dtype)
         sums.index_add_(0, labels, normalise_rows(features))
         self.means = normalise_rows(sums / torch.bincount(labels, minlength=classes).unsqueeze(1))
 
+    @classmethod
+    def from_means(cls, means: Tensor) -> NearestMean:
+        """The classifier whose attribute `means` is this tensor."""
+        nearest = cls.__new__(cls)
+        nearest.means = means
+        return nearest
+
     def scores(self, features: Tensor) -> Tensor:
         """Minus the squared distance of the normalised features to every mean, [N, classes]; larger is nearer."""
         rows = normalise_rows(features)
-        return 2.0 * rows @ self.means.t() - self.means.square().sum(1) - rows.square().sum(1, keepdim=True)
+        scores = 2.0 * rows @ self.means.t() - self.means.square().sum(1) - rows.square().sum(1, keepdim=True)
+        return scores.masked_fill(self.means.isnan().any(1), -torch.inf)
 
 
 class ExemplarMemory:
-    """Raw training samples kept of every seen class, in one contiguous tensor of the data set's own dtype.
+    """Training samples kept of the seen classes, sorted by class, in one contiguous tensor.
 
     size: budget K of policy "total", or samples per class of policy "per_class".
     policy: "total" keeps floor(K / seen) per class, "per_class" always `size` per class [CIL C2].
-    selection: "herding" or "random".
-    Attributes x (raw samples), y (labels), index (positions in the data set's training part), counts (per class).
+    selection: "herding", "random" (per class), or "reservoir": a uniform sample of `size` of everything seen so far,
+    not balanced over the classes, policy "total" only [CIL 2.3].
+    bits: 8 or 4 stores float samples as codes with a scale each [CIL R8]; None stores what the data set holds.
+    Attributes x (samples, restored from the codes if there are any), y (labels), index (positions in the data set's
+    training part), counts (per class).
     """
 
-    def __init__(self, size: int, policy: str = "total", selection: str = "herding"):
+    def __init__(self, size: int, policy: str = "total", selection: str = "herding", bits: int | None = None):
         if policy not in POLICIES:
             raise ValueError(f"ExemplarMemory: expected policy to be one of {', '.join(POLICIES)}, got {policy!r}")
         if selection not in SELECTIONS:
@@ -72,22 +108,33 @@ class ExemplarMemory:
             )
         if size < 1:
             raise ValueError(f"ExemplarMemory: expected size of at least 1, got {size}")
+        if selection == "reservoir" and policy != "total":
+            raise ValueError(f"ExemplarMemory: expected policy to be total for selection reservoir, got {policy!r}")
         self.size, self.policy, self.selection = size, policy, selection
-        self.x: Tensor | None = None
+        self.samples = SampleStore(bits)
         self.y = torch.empty(0, dtype=torch.int64)
         self.index = torch.empty(0, dtype=torch.int64)
         self.counts: list[int] = []
+        self.arrived = 0  # samples offered so far; the reservoir counts them
 
     def __len__(self) -> int:
         return self.y.numel()
 
     @property
+    def x(self) -> Tensor | None:
+        """The kept samples in the data set's own dtype and shape; None before the first update."""
+        return self.samples.restored()
+
+    @property
     def bytes(self) -> int:
-        """Bytes of the kept samples."""
-        return 0 if self.x is None else self.x.numel() * self.x.element_size()
+        """Bytes of the kept samples, scales included."""
+        return self.samples.bytes
 
     def quota(self, seen: int) -> int:
-        """Exemplars per class once `seen` classes are known; ValueError if the budget leaves none."""
+        """Exemplars per class once `seen` classes are known; ValueError if the budget leaves none.
+
+        A reservoir has room for `size` samples of any class; it must not be smaller than the number of classes either.
+        """
         quota = self.size if self.policy == "per_class" else self.size // seen
         if quota < 1:
             raise ValueError(
@@ -110,9 +157,30 @@ class ExemplarMemory:
         (evaluation mode, test transform). Old lists keep their first entries, a class with fewer samples keeps all.
         """
         quota = self.quota(seen)
+        old = len(self)
+        if self.selection == "reservoir":
+            slots = reservoir(list(range(old)), self.arrived, self.size, old, y.numel(), generator)
+            kept, new = torch.tensor([s for s in slots if s < old]), torch.tensor([s - old for s in slots if s >= old])
+            kept, new = kept.long().sort().values, new.long().sort().values
+        else:
+            kept, new = self._cut(quota), self._choose(x, y, quota, features, generator)
+        self.arrived += y.numel()
+        self.samples.select(kept)
+        self.samples.append(x[new])
+        self.y = torch.cat([self.y[kept], y[new]])
+        self.index = torch.cat([self.index[kept], index[new]])
+        self.counts = torch.bincount(self.y, minlength=seen).tolist()
+
+    def _cut(self, quota: int) -> Tensor:
+        """Positions of the first `quota` entries of every old class."""
         ends = torch.tensor(self.counts, dtype=torch.int64).cumsum(0).tolist()
         keep = [torch.arange(end - count, end - count + min(count, quota)) for count, end in zip(self.counts, ends)]
-        kept = torch.cat(keep) if keep else torch.empty(0, dtype=torch.int64)
+        return torch.cat(keep) if keep else torch.empty(0, dtype=torch.int64)
+
+    def _choose(
+        self, x: Tensor, y: Tensor, quota: int, features: Callable[[Tensor], Tensor], generator: torch.Generator
+    ) -> Tensor:
+        """Positions of `quota` exemplars of every class in y, in the order in which later cuts keep them."""
         chosen = []
         for label in y.unique(sorted=True).tolist():
             members = (y == label).nonzero().flatten()
@@ -121,8 +189,4 @@ class ExemplarMemory:
             else:
                 picks = torch.randperm(members.numel(), generator=generator)[:quota]
             chosen.append(members[picks])
-        new = torch.cat(chosen)
-        self.counts = [part.numel() for part in keep] + [part.numel() for part in chosen]
-        self.x = x[new] if self.x is None else torch.cat([self.x[kept], x[new]])
-        self.y = torch.cat([self.y[kept], y[new]])
-        self.index = torch.cat([self.index[kept], index[new]])
+        return torch.cat(chosen)

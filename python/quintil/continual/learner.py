@@ -76,7 +76,9 @@ class Learner:
         self.transform, self.augment = dataset.transform, dataset.augment
         self.memory: ExemplarMemory | None = None
         if self.uses_memory:
-            self.memory = ExemplarMemory(config.memory_size, config.memory_policy, config.exemplar_selection)
+            self.memory = ExemplarMemory(
+                config.memory_size, config.memory_policy, config.exemplar_selection, config.exemplar_bits
+            )
             self.memory.quota(classes)
         self.nearest_mean: NearestMean | None = None
         self.teacher: nn.Module | None = None
