@@ -10,9 +10,11 @@ from .finetune import Finetune
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
+from .load import load_checkpoint
 from .losses import icarl_bce_loss, kd_loss, new_class_loss
+from .observer import Observer
 from .presets import HDQT_SEEDS, PRESETS, preset
-from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
+from .run import SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed
 from .tasks import Task, TaskStream, class_order, task_sizes
 
@@ -41,6 +43,7 @@ __all__ = [
     "kd_loss",
     "learner",
     "learner_names",
+    "load_checkpoint",
     "new_class_loss",
     "normalise_rows",
     "prepare",

@@ -43,6 +43,8 @@ class RunConfig:
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
     hdqt_rounding: forgetting_class_best rounded as in the HDQT authors' code.
+    save_checkpoint: "last" keeps the newest checkpoint of a seed, "task" also that of every task, "none" writes none.
+        self_contained: checkpoints hold the exemplars themselves, not only their places in the data set.
     threads: torch threads while the run lasts (None = as set). results_dir, exp_name: where the run goes.
     """
 
@@ -92,6 +94,8 @@ class RunConfig:
     eval_every: int = 0
     limit_batches: int = 0
     hdqt_rounding: bool = False
+    save_checkpoint: str = "last"
+    self_contained: bool = False
     threads: int | None = None
     results_dir: str = "runs"
     exp_name: str = "default"
@@ -159,12 +163,16 @@ class RunConfig:
     def resolved(self) -> dict:
         """The options that decide a result, as plain JSON values (no paths, threads or lists of seeds)."""
         values = dataclasses.asdict(dataclasses.replace(self, scheme=None))
-        for name in ("data_root", "features_file", "download", "threads", "results_dir", "exp_name", "seeds"):
+        for name in _NO_RESULT:
             del values[name]
         scheme = None if self.scheme is None else self.scheme.to_dict()
         return {**values, "scheme": scheme, "scheme_label": scheme_label(self.scheme)}
 
 
+_NO_RESULT = (
+    "data_root", "features_file", "download", "save_checkpoint", "self_contained", "threads", "results_dir", "exp_name",
+    "seeds",
+)  # fmt: skip
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 1, "epochs": 1, "init_epoch": 1, "batch_size": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
@@ -175,8 +183,9 @@ _NUMBER_MINIMA = {
 }  # fmt: skip
 _CHOICES = {
     "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "exemplar_bits": BITS, "model": MODELS, "norm": NORMS,
+    "save_checkpoint": ("none", "last", "task"),
 }  # fmt: skip
-_FLAGS = ("kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding")
+_FLAGS = ("kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "self_contained")
 
 
 def _require(name: str, value: Any, kinds: type | tuple[type, ...], low: float) -> None:

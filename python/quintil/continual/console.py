@@ -9,7 +9,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from .config import scheme_label
-from .run import Observer, SeedSetup
+from .observer import Observer
+from .run import SeedSetup
 from .tasks import Task
 
 _MAX_PLAN_ROWS = 20
@@ -127,6 +128,13 @@ class Console(Observer):
     def on_skip(self, seed: int, path: Path) -> None:
         if not self.quiet:
             self.write(f"seed {seed}  already finished, kept ({path})")
+
+    def on_resume(self, setup: SeedSetup, task: int, epochs: int, path: Path) -> None:
+        done = sum(setup.config.schedule(number == 0)[0] for number in range(task)) + epochs
+        self._bar.update(done)
+        if not self.quiet:
+            inside = f" and {epochs} epochs of task {task + 1}" if epochs else ""
+            self.write(f"seed {setup.seed}  goes on after task {task}{inside} ({path})")
 
     def on_epoch(self, task: Task, epoch: int, log: dict) -> None:
         self._bar.set_postfix(task=f"{task.number}/{self._tasks}", loss=f"{log['loss']:.3f}", refresh=False)

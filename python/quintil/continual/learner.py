@@ -13,6 +13,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from quintil.nn import quantize_
 
 from .config import RunConfig
 from .exemplars import ExemplarMemory, NearestMean
+from .interrupt import Interrupted
 from .streams import Streams
 from .tasks import Task
 
@@ -57,6 +60,17 @@ def find_learner(name: str) -> type[Learner]:
     return kind
 
 
+@dataclass
+class EpochProgress:
+    """How far an epoch is: the order of its samples, and size, hits and loss parts of every batch that is done."""
+
+    order: Tensor
+    sizes: list[int] = field(default_factory=list)
+    hits: list[Tensor] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+
+
 class Learner:
     """Base of all learners.
 
@@ -70,6 +84,7 @@ class Learner:
     uses_teacher = False
     single_task = False
     full_head = False  # the head has all outputs from the first task on
+    class_names: tuple[str, ...] = ()  # original labels by position in the class order
 
     def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
         self.net, self.config, self.streams, self.classes = net, config, streams, classes
@@ -85,6 +100,8 @@ class Learner:
         self.known = self.seen = 0
         self.seconds: dict[str, float] = {}  # of the stages of the current task, by name
         self.trained_samples = 0  # in the current task, all epochs together
+        self.progress: EpochProgress | None = None  # of an epoch that was interrupted
+        self.interrupted: Callable[[], bool] = lambda: False  # asked after every batch
 
     # What a learner may replace -----------------------------------------------------------------------------------
 
@@ -101,6 +118,23 @@ class Learner:
         """
         return {"ce": F.cross_entropy(logits, labels)}
 
+    def grow(self, seen: int) -> None:
+        """Give the net outputs for `seen` classes, in the scheme's layers.
+
+        Called when a task begins and, task after task, when a checkpoint is loaded: the net then has the structure
+        whose tensors the checkpoint holds.
+        """
+        self.net.grow(self.classes if self.full_head else seen, generator=self.streams["init"])
+        if self.config.scheme is not None:
+            quantize_(self.net, self.config.scheme, skip=self.config.skip)
+
+    def extra_state(self) -> dict:
+        """What a checkpoint has to hold beside net, teacher, memory, class means and streams: tensors, JSON values."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Take back what `extra_state` gave. Called after `grow` and before the tensors of the net are loaded."""
+
     # The phases ---------------------------------------------------------------------------------------------------
 
     def begin_task(self, task: Task) -> None:
@@ -108,9 +142,8 @@ class Learner:
         self.seconds = {}
         self.trained_samples = 0
         self.task, self.known, self.seen = task, task.first, task.last
-        self.net.grow(self.classes if self.full_head else task.last, generator=self.streams["init"])
-        if self.config.scheme is not None:
-            quantize_(self.net, self.config.scheme, skip=self.config.skip)
+        self.progress = None
+        self.grow(task.last)
         samples, self._labels = self.training_data(task)
         self._samples = samples if self.augment is not None else self._inputs(samples)
         self._replayed = 0 if self.memory is None else len(self.memory)
@@ -125,11 +158,20 @@ class Learner:
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples."""
+        """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples.
+
+        Raises Interrupted between two batches if `interrupted()`; the next call goes on with the batch after it.
+        """
         self.net.train()
         lr = self.optimizer.param_groups[0]["lr"]
-        sizes, hits, losses = [], [], []
-        for x, y, old in self._epoch_batches():
+        if self.progress is None:
+            order = torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
+            self.progress = EpochProgress(order)
+        progress = self.progress
+        sizes, hits, losses = progress.sizes, progress.hits, progress.losses
+        planned = batch_sizes(progress.order.numel(), self.config.batch_size)
+        planned = planned[: self.config.limit_batches or None]
+        for x, y, old in self._epoch_batches(progress.order, planned, len(sizes)):
             logits = self.net(x)
             if old is None and self.teacher is not None:
                 with torch.no_grad():
@@ -143,11 +185,15 @@ class Learner:
             sizes.append(y.numel())
             hits.append((logits.detach()[:, : self.seen].argmax(1) == y).sum())
             losses.append(torch.stack([value.detach() for value in values]))
+            progress.parts = list(parts)
+            if len(sizes) < len(planned) and self.interrupted():
+                raise Interrupted
+        self.progress = None
         self.scheduler.step()
         self.trained_samples += sum(sizes)
         weights = torch.tensor(sizes, dtype=torch.float64)
         means = (torch.stack(losses).double() * weights.unsqueeze(1)).sum(0) / weights.sum()
-        log = dict(zip(parts, means.tolist()))
+        log = dict(zip(progress.parts, means.tolist()))
         log = {"lr": lr, "loss": sum(log.values()), **log}
         if not math.isfinite(log["loss"]):
             raise FloatingPointError(
@@ -216,19 +262,17 @@ class Learner:
         with torch.no_grad():
             return torch.cat([function(batch) for batch in x.split(self.config.batch_size)])
 
-    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Inputs, labels and cached teacher logits (or None) of one shuffled epoch."""
-        order = torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
-        sizes = batch_sizes(order.numel(), self.config.batch_size)
-        if self.config.limit_batches:
-            sizes = sizes[: self.config.limit_batches]
-            order = order[: sum(sizes)]
+    def _epoch_batches(
+        self, order: Tensor, sizes: list[int], done: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Inputs, labels, cached teacher logits (or None) of batches of these sizes, without the first `done` ones."""
+        order = order[: sum(sizes)]
         samples = self._samples.index_select(0, order).split(sizes)
         labels = self._labels.index_select(0, order).split(sizes)
         cached: Any = [None] * len(sizes)
         if self._teacher_logits is not None:
             cached = self._teacher_logits.index_select(0, order).split(sizes)
-        for x, y, old in zip(samples, labels, cached):
+        for x, y, old in islice(zip(samples, labels, cached), done, None):
             if self.augment is not None:
                 x = channels_last(self.augment(x, self.streams["augment"]))
             yield x, y, old
