@@ -176,7 +176,7 @@ DAMAGED = {
     "unknown": (lambda data: changed(data, set_at(*NET, "more", torch.zeros(1))), "expected known tensors, got more (in net of "),
     "memory": (lambda data: changed(data, set_at("learner", "memory", None)), "to fit method icarl, got another memory"),
     "data": (lambda data: changed(data, set_at("learner", "memory", "index", torch.arange(60))),
-             "expected the data set that "),
+             "expected the data set of "),
 }  # fmt: skip
 
 

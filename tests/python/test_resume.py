@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import run_python
 from killed_runs import CONFIG
+from own_learners import Moving, Remembering
 from quintil import HDQT
-from quintil.continual import Learner, Observer, RunConfig, run
+from quintil.continual import Observer, RunConfig, run
 from quintil.continual.arguments import add_arguments
 from quintil.continual.checkpoint import digest, read_checkpoint
 from quintil.continual.learner import _LEARNERS
@@ -104,29 +104,6 @@ def test_interrupting_between_batches(changes, tmp_path):
     assert resumed[0] is None and resumed[1:] == sorted(resumed[1:])
 
 
-class Remembering(Learner):
-    """Its loss depends on numbers that only it knows: a count of batches, and a sum of logits."""
-
-    name = "remembering"
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.batches, self.sum = 0, torch.zeros(())
-
-    def loss_parts(self, logits, labels, teacher):
-        self.batches += 1
-        self.sum = self.sum + logits.detach().mean()
-        return {
-            "ce": super().loss_parts(logits, labels, teacher)["ce"] * (1 + 0.1 * torch.sin(self.sum + self.batches))
-        }
-
-    def extra_state(self):
-        return {"batches": self.batches, "sum": self.sum}
-
-    def load_extra_state(self, state):
-        self.batches, self.sum = state["batches"], state["sum"]
-
-
 def test_state_of_a_learners_own(tmp_path, monkeypatch):
     monkeypatch.setitem(_LEARNERS, "remembering", Remembering)
     settings = BASE.replace(method="remembering")
@@ -136,6 +113,18 @@ def test_state_of_a_learners_own(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(settings, Stop(questions))
         assert result(run(settings)) == whole
+
+
+@pytest.mark.parametrize("self_contained", [False, True])
+def test_a_memory_that_changes_inside_epochs(self_contained, tmp_path, monkeypatch):
+    monkeypatch.setitem(_LEARNERS, "moving", Moving)
+    settings = BASE.replace(method="moving", epochs=4, self_contained=self_contained)
+    whole = result(run(settings.replace(results_dir=str(tmp_path / "whole"))))
+    for questions in (1, 6, 7, 12):
+        settings, observer = settings.replace(results_dir=str(tmp_path / str(questions))), Stop(10**9)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, Stop(questions))
+        assert result(run(settings, observer)) == whole and observer.resumed is not None
 
 
 def killed(folder: Path, *arguments: str) -> list[dict]:

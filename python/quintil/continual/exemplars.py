@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checkpoint import digest
 from .samples import SampleStore
 
 SELECTIONS = ("herding", "random", "reservoir")
@@ -170,6 +171,35 @@ class ExemplarMemory:
         self.y = torch.cat([self.y[kept], y[new]])
         self.index = torch.cat([self.index[kept], index[new]])
         self.counts = torch.bincount(self.y, minlength=seen).tolist()
+
+    def state(self, *, contents: bool = False) -> dict:
+        """For a checkpoint: places in the data set, a checksum of the samples, and with `contents` themselves."""
+        stored = {"codes": self.samples.codes, "scales": self.samples.scales}
+        state = {"y": self.y, "index": self.index, "counts": self.counts, "arrived": self.arrived}
+        return {
+            **state,
+            "checksum": digest(stored),
+            "samples": {**stored, "shape": self.samples.shape} if contents else None,
+        }
+
+    def load_state(self, state: dict, x_train: Tensor | None, where: str) -> None:
+        """Take back `state`; samples that it does not hold come from the data set's training samples.
+
+        With x_train = None the memory then stays empty. ValueError if the data set has other samples in these places.
+        """
+        samples, self.samples = state["samples"], SampleStore(self.samples.bits)
+        if samples is not None:
+            self.samples.codes, self.samples.scales = samples["codes"], samples["scales"]
+            self.samples.shape = tuple(samples["shape"])
+        elif x_train is None:
+            return
+        elif state["index"].numel():
+            if int(state["index"].max()) < len(x_train):
+                self.samples.append(x_train.index_select(0, state["index"]))
+            if digest({"codes": self.samples.codes, "scales": self.samples.scales}) != state["checksum"]:
+                raise ValueError(f"load_checkpoint: expected the data set of {where}, got other samples")
+        self.y, self.index = state["y"], state["index"]
+        self.counts, self.arrived = list(state["counts"]), state["arrived"]
 
     def _cut(self, quota: int) -> Tensor:
         """Positions of the first `quota` entries of every old class."""

@@ -84,6 +84,7 @@ class Learner:
     uses_teacher = False
     single_task = False
     full_head = False  # the head has all outputs from the first task on
+    moving_memory = False  # the memory changes while an epoch lasts: a run can only stop between two epochs
     class_names: tuple[str, ...] = ()  # original labels by position in the class order
 
     def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
@@ -186,7 +187,7 @@ class Learner:
             hits.append((logits.detach()[:, : self.seen].argmax(1) == y).sum())
             losses.append(torch.stack([value.detach() for value in values]))
             progress.parts = list(parts)
-            if len(sizes) < len(planned) and self.interrupted():
+            if len(sizes) < len(planned) and not self.moving_memory and self.interrupted():
                 raise Interrupted
         self.progress = None
         self.scheduler.step()

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import digest, frozen
-from .exemplars import ExemplarMemory, NearestMean
+from .checkpoint import frozen
+from .exemplars import NearestMean
 from .learner import EpochProgress, Learner
 
 
@@ -20,7 +20,7 @@ def learner_state(learner: Learner, *, self_contained: bool = False) -> dict:
     state = {
         "net": net,
         "teacher": None if learner.teacher is None else _unless_equal(learner.teacher.state_dict(), net),
-        "memory": None if memory is None else _memory_state(memory, self_contained),
+        "memory": None if memory is None else memory.state(contents=self_contained),
         "means": None if means is None else means.means,
         "streams": learner.streams.state(),
         "extra": learner.extra_state(),
@@ -49,13 +49,13 @@ def restore_learner(learner: Learner, content: dict, path: Path, x_train: Tensor
     if (state["memory"] is None) != (learner.memory is None):
         raise ValueError(f"load_checkpoint: expected {path} to fit method {learner.name}, got another memory")
     if learner.memory is not None:
-        _restore_memory(learner.memory, state["memory"], path, x_train)
+        learner.memory.load_state(state["memory"], x_train, str(path))
     if state["means"] is not None:
         learner.nearest_mean = NearestMean.from_means(state["means"].clone())
     learner.streams.load_state(state["streams"])
 
 
-def running_state(learner: Learner, epoch: int) -> dict:
+def running_state(learner: Learner, epoch: int, *, self_contained: bool = False) -> dict:
     """What changes inside a task: `epoch` epochs are done, another one may be under way."""
     scheduler = {key: v for key, v in learner.scheduler.state_dict().items() if isinstance(v, (int, float, list))}
     state = {
@@ -66,14 +66,17 @@ def running_state(learner: Learner, epoch: int) -> dict:
         "scheduler": scheduler,
         "trained_samples": learner.trained_samples,
         "streams": learner.streams.state(),
+        "memory": learner.memory.state(contents=self_contained) if learner.moving_memory else None,
         "extra": learner.extra_state(),
     }
     return frozen(state)
 
 
-def restore_running(learner: Learner, state: dict, path: Path) -> int:
+def restore_running(learner: Learner, state: dict, path: Path, x_train: Tensor) -> int:
     """After `begin_task` of the task that was interrupted: the state inside it. Returns the epochs done."""
     learner.load_extra_state(state["extra"])
+    if state["memory"] is not None:
+        learner.memory.load_state(state["memory"], x_train, str(path))
     load_tensors(learner.net, state["net"], f"running net of {path}")
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.scheduler.load_state_dict(state["scheduler"])
@@ -107,27 +110,3 @@ def _unless_equal(tensors: dict, net: dict) -> dict | str:
         tensors[name].shape == net[name].shape and torch.equal(tensors[name], net[name]) for name in net
     )
     return "net" if same else tensors
-
-
-def _memory_state(memory: ExemplarMemory, self_contained: bool) -> dict:
-    samples = memory.samples
-    stored = {"codes": samples.codes, "scales": samples.scales}
-    state = {"y": memory.y, "index": memory.index, "counts": memory.counts, "arrived": memory.arrived}
-    state |= {"checksum": digest(stored), "samples": None}
-    return state | ({"samples": {**stored, "shape": list(samples.shape)}} if self_contained else {})
-
-
-def _restore_memory(memory: ExemplarMemory, state: dict, path: Path, x_train: Tensor | None) -> None:
-    kept, index = state["samples"], state["index"]
-    if kept is not None:
-        memory.samples.codes, memory.samples.scales = kept["codes"], kept["scales"]
-        memory.samples.shape = tuple(kept["shape"])
-    elif x_train is None:
-        return
-    elif index.numel():
-        if int(index.max()) < len(x_train):
-            memory.samples.append(x_train.index_select(0, index))
-        if digest({"codes": memory.samples.codes, "scales": memory.samples.scales}) != state["checksum"]:
-            raise ValueError(f"load_checkpoint: expected the data set that {path} was written with, got other samples")
-    memory.y, memory.index = state["y"], index
-    memory.counts, memory.arrived = list(state["counts"]), state["arrived"]

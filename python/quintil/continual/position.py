@@ -73,7 +73,7 @@ def save(setup: SeedSetup, position: Position, epoch: int | None = None) -> None
         return
     content = run_state(setup, position.task, position.state, position.history)
     if epoch is not None:
-        content["running"] = running_state(setup.learner, epoch)
+        content["running"] = running_state(setup.learner, epoch, self_contained=setup.config.self_contained)
     setup.checkpoints.write(content, keep=setup.config.save_checkpoint == "task" and epoch is None)
 
 

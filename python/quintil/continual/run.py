@@ -252,7 +252,7 @@ def _train_task(setup: SeedSetup, observer: Observer, position: Position, task: 
     learner.begin_task(task)
     epoch = 0
     if position.running is not None:
-        epoch = restore_running(learner, position.running, position.path)
+        epoch = restore_running(learner, position.running, position.path, setup.dataset.x_train)
         position.running = None
     try:
         while epoch < learner.epochs:
