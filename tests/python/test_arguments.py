@@ -152,6 +152,18 @@ def test_combinations_that_make_no_sense(line, error, message):
         configured(line)
 
 
+def test_checkpoint_options():
+    config = configured("--exemplar_bits 4 --exemplar_selection reservoir --savecheck task --self_contained")
+    assert (config.exemplar_bits, config.exemplar_selection) == (4, "reservoir")
+    assert (config.save_checkpoint, config.self_contained) == ("task", True)
+    assert (configured("").save_checkpoint, configured("").self_contained) == ("last", False)
+    assert not {"save_checkpoint", "self_contained"} & set(config.resolved())  # they decide no result
+    for line, resume in (("", None), ("--resume", True), ("--loadcheck 0", False), ("--resume false", False)):
+        assert parse(line).resume is resume
+    args = parse("--start_from 2 --stop_after 3")
+    assert (args.start_from, args.stop_after) == (2, 3)
+
+
 def test_notes():
     line = "--fixed_memory --hdqt_compat_lr --hdqt_rounding --paper_compat --bic_compat --quantUpdateP 0 -j 4 --quantCalibrate x"
     assert notes(parse(line)) == [

@@ -166,6 +166,8 @@ def test_state_goes_into_a_fresh_learner(method, scheme):
         learner.end_task()
     fresh, _ = learner_and_tasks(method, scheme, norm="batch")
     random = torch.random.get_rng_state()
+    for classes in (5, 10):
+        fresh.grow(classes)
     fresh.load_extra_state(learner.extra_state())
     assert torch.equal(random, torch.random.get_rng_state())
     fresh.net.load_state_dict(learner.net.state_dict())

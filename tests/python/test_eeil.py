@@ -140,4 +140,4 @@ def test_state():
     learner, _ = second_task()
     fresh, _ = learner_and_tasks("eeil")
     fresh.load_extra_state(learner.extra_state())
-    assert fresh.head_sizes == [5, 5] and learner.extra_state() == {"head_sizes": [5, 5]}
+    assert fresh.head_sizes == [5, 5] and learner.extra_state()["head_sizes"] == [5, 5]

@@ -8,7 +8,9 @@ import re
 import pytest
 import torch
 from conftest import assert_same
-from quintil.continual import ExemplarMemory, NearestMean, herding, normalise_rows
+from quintil.continual import ExemplarMemory, NearestMean, RunConfig, herding, normalise_rows, run
+from quintil.functional import quantize
+from quintil.metrics import read_run
 from torch import Tensor
 
 
@@ -146,6 +148,97 @@ def test_random_selection_follows_its_generator():
     assert first == again != fill(ExemplarMemory(40, "total", "herding"), [2, 2])
 
 
+def test_reservoir_keeps_every_sample_equally_often():
+    """Inclusion frequency K / N, whatever task a sample came with; labels and counts stay sorted by class."""
+    hits, runs, size = torch.zeros(40), 2000, 12
+    for seed in range(runs):
+        memory, generator = ExemplarMemory(size, "total", "reservoir"), torch.Generator().manual_seed(seed)
+        for first, last in ((0, 8), (8, 20), (20, 40)):  # classes of four samples
+            places = torch.arange(first, last)
+            memory.update(places.unsqueeze(1).float(), places // 4, places, last // 4, lambda raw: raw, generator)
+            assert len(memory) == min(size, last) and memory.y.tolist() == sorted(memory.y.tolist())
+            assert_same(memory.x.flatten().long(), memory.index)
+            assert memory.counts == torch.bincount(memory.y, minlength=last // 4).tolist()
+        hits[memory.index] += 1
+    share = size / 40
+    assert ((hits / runs - share).abs() < 5 * math.sqrt(share * (1 - share) / runs)).all()
+
+
+def test_a_class_without_exemplars_is_never_predicted():
+    nearest = NearestMean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 2]), 3)
+    scores = nearest.scores(torch.randn(20, 2))
+    assert scores[:, 1].isneginf().all() and scores[:, [0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("bits, codes", [(None, 324_000), (8, 81_000), (4, 40_500)])
+def test_bytes_of_sensor_exemplars(bits, codes):
+    """The sizes of [CIL R8]: 200 exemplars of 405 floats, and 4 bytes of scale each."""
+    memory = ExemplarMemory(200, bits=bits)
+    labels = torch.arange(19).repeat_interleave(30)
+    samples = torch.randn(len(labels), 405)
+    assert memory.samples.bytes_of(samples[0]) * 200 == codes + (0 if bits is None else 800)
+    memory.update(samples[:300], labels[:300], torch.arange(300), 10, lambda raw: raw, torch.Generator())
+    assert len(memory) == 200 and memory.bytes == codes + (0 if bits is None else 800)
+    memory.update(samples[300:], labels[300:], torch.arange(300, 570), 19, lambda raw: raw, torch.Generator())
+    assert len(memory) == 190 and memory.bytes == 190 * codes // 200 + (0 if bits is None else 760)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+def test_quantised_exemplars(bits, shape):
+    """Codes are made once per sample, with its own scale: later cuts change nothing of what stays."""
+    memory, labels = ExemplarMemory(12, bits=bits), torch.arange(4).repeat_interleave(5)
+    samples = torch.randn(20, *shape) * torch.logspace(-3, 3, 20).reshape(-1, *[1] * len(shape))
+    samples[0] = 0.0
+    for first, last in ((0, 2), (2, 4)):
+        new = slice(5 * first, 5 * last)
+        memory.update(
+            samples[new], labels[new], torch.arange(20)[new], last, lambda raw: raw.flatten(1), torch.Generator()
+        )
+        kept = samples[memory.index]
+        assert memory.x.shape == kept.shape and memory.x.dtype == torch.float32
+        limit = 2 ** (bits - 1) - 1
+        step = kept.flatten(1).abs().amax(1) / limit
+        error = (memory.x - kept).flatten(1).abs().amax(1)
+        assert (error <= 0.5001 * step).all() and int(memory.samples.codes.numel()) > 0
+        alone = [quantize(row, bits, signed=True)[0] * s for row, s in zip(kept, step)]
+        torch.testing.assert_close(memory.x, torch.stack(alone))
+
+
+def test_images_stay_bytes():
+    memory = ExemplarMemory(4, bits=4)
+    images = torch.randint(0, 256, (10, 3, 2, 2), dtype=torch.uint8)
+    memory.update(
+        images, torch.arange(10) // 5, torch.arange(10), 2, lambda raw: raw.flatten(1).float(), torch.Generator()
+    )
+    assert_same(memory.x, images[memory.index])
+    assert memory.x.dtype == torch.uint8 and memory.bytes == 4 * 12 == 4 * memory.samples.bytes_of(images[0])
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(exemplar_bits=4), dict(exemplar_bits=8), dict(exemplar_selection="reservoir")]
+)
+def test_runs_with_other_memories(changes, tmp_path):
+    """Sizes are in the summary, and the stored form of the exemplars is good enough to remember by."""
+    base = RunConfig(
+        "synthetic", increment=4, memory_size=60, epochs=8, lr=0.05, batch_size=32, fc_hid_dim=48, threads=1
+    )
+    summary = read_run(run(base.replace(results_dir=str(tmp_path), **changes))).seeds[0].summary
+    bits = changes.get("exemplar_bits", 32)
+    assert summary["exemplars"] == 60 and summary["exemplar_bytes"] == 60 * 64 * bits // 8 + (240 if bits < 32 else 0)
+    assert summary["model_bytes"] == 4 * (64 * 48 * 2 + 64 * 12)
+    assert summary["last_acc_nme"] > 60
+
+
+def test_a_memory_below_one_sample_per_class_is_refused_before_training(tmp_path):
+    base = RunConfig("synthetic", increment=4, results_dir=str(tmp_path))
+    for selection in ("herding", "reservoir"):
+        message = "^ExemplarMemory: expected size of at least one sample per class, got 11 \\(12 classes\\)$"
+        with pytest.raises(ValueError, match=message):
+            run(base.replace(memory_size=11, exemplar_selection=selection))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -153,7 +246,11 @@ def test_random_selection_follows_its_generator():
         (lambda: ExemplarMemory(9, "fixed"),
          "ExemplarMemory: expected policy to be one of total, per_class, got 'fixed'"),
         (lambda: ExemplarMemory(9, "total", "best"),
-         "ExemplarMemory: expected selection to be one of herding, random, got 'best'"),
+         "ExemplarMemory: expected selection to be one of herding, random, reservoir, got 'best'"),
+        (lambda: ExemplarMemory(9, "per_class", "reservoir"),
+         "ExemplarMemory: expected policy to be total for selection reservoir, got 'per_class'"),
+        (lambda: ExemplarMemory(9, bits=2), "SampleStore: expected bits to be 8, 4 or None, got 2"),
+        (lambda: RunConfig("digits", exemplar_bits=5), "RunConfig: expected exemplar_bits to be one of 8, 4, got 5"),
         (lambda: ExemplarMemory(9).quota(10),
          "ExemplarMemory: expected size of at least one sample per class, got 9 (10 classes)"),
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import assert_same
 from quintil.continual import ReservoirMemory, RunConfig, prepare, run
+from quintil.continual.learner import EpochProgress
 from quintil.metrics import read_run
 
 BASE = RunConfig(
@@ -38,9 +39,9 @@ def test_every_item_is_kept_equally_often(batch, repeats):
 
 def test_what_a_reservoir_holds():
     memory = filled(20, 13, 5, 0)
-    assert memory.index.tolist() == list(range(13)) and memory.seen == 13  # all of them while there is room
+    assert memory.index.tolist() == list(range(13)) and memory.arrived == 13  # all of them while there is room
     memory = filled(20, 300, 32, 0)
-    assert memory.seen == 300 and memory.bytes == 20 * 4 and memory.quota(3) == 6 and memory.quota(30) == 0
+    assert memory.arrived == 300 and memory.bytes == 20 * 4 and memory.quota(3) == 6 and memory.quota(30) == 0
     assert_same(memory.x[:, 0].long(), memory.index)
     assert_same(memory.y, memory.index % 3)
     assert memory.counts == torch.bincount(memory.y).tolist()
@@ -57,16 +58,17 @@ def test_every_step_adds_memory_samples(minibatch):
     learner, first = setup.learner, next(iter(setup.tasks))
     learner.begin_task(first)
     drawn = minibatch or 32
+    learner.progress = EpochProgress(learner.epoch_order())
     batches = list(learner._epoch_batches())
     sizes = [y.numel() for _, y, _ in batches]
     own = [32] * 13 + [4]
     assert sizes == [n + min(drawn, 60, 32 * step) for step, n in enumerate(own)]
-    assert learner.memory.seen == 420 and learner.memory.counts == torch.bincount(learner.memory.y).tolist()
+    assert learner.memory.arrived == 420 and learner.memory.counts == torch.bincount(learner.memory.y).tolist()
     assert learner._replayed == sum(sizes) - 420
     before = learner.memory.index.clone()
     for x, y, _ in learner._epoch_batches():  # later epochs draw only
         assert x.shape == (y.numel(), 64)
-    assert learner.memory.seen == 420
+    assert learner.memory.arrived == 420
     assert_same(learner.memory.index, before)
 
 
@@ -76,9 +78,10 @@ def test_the_reservoir_keeps_samples_as_stored():
     setup = prepare(BASE.replace(**changes), 0)
     learner = setup.learner
     learner.begin_task(next(iter(setup.tasks)))
+    learner.progress = EpochProgress(learner.epoch_order())
     for x, _, _ in learner._epoch_batches():
         assert x.dtype == torch.float32
-    assert learner.memory.seen == 64 and learner.memory.x.dtype == torch.uint8
+    assert learner.memory.arrived == 64 and learner.memory.x.dtype == torch.uint8
     assert_same(learner.memory.x, setup.dataset.x_train[learner.memory.index])
 
 

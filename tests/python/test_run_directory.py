@@ -47,7 +47,8 @@ def test_files(tmp_path):
     tables = [f"{kind}_{head}{rest}" for head in ("cnn", "nme") for kind, rest in [("acc_matrix", ".csv")]]
     counts = [f"confusion_{head}_t{t}.npz" for head in ("cnn", "nme") for t in (1, 2, 3)]
     text = ["config.json", "env.json", "metrics.jsonl", "summary.json", "timing.jsonl", "train_log.csv"]
-    assert sorted(os.listdir(seed)) == sorted([*text, *tables, *counts])
+    assert sorted(os.listdir(seed)) == sorted([*text, *tables, *counts, "ckpt"])
+    assert os.listdir(seed / "ckpt") == ["last.pt"]
     assert sorted(os.listdir(path)) == ["aggregate.csv", "aggregate.json", "seed0"]
 
     config = json.loads((seed / "config.json").read_text())

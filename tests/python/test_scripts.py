@@ -135,7 +135,7 @@ def test_interrupt(tmp_path):
     process.send_signal(signal.SIGINT)
     status, _, errors = finished(process)
     assert status == 130, errors
-    assert errors.strip() == "stopped; files of finished tasks are whole, finished seeds are kept"
+    assert errors.strip() == "stopped; what is finished is kept, the same command goes on from here"
     records = [json.loads(line) for line in (seed / "metrics.jsonl").read_text().splitlines()]
     assert 1 <= len(records) < 6 and [r["task"] for r in records] == list(range(1, len(records) + 1))
     names = sorted(os.listdir(seed))

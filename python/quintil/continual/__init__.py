@@ -16,6 +16,7 @@ from .gdumb import GDumb, GreedyMemory
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
 from .learner import Learner, find_learner, learner, learner_names
+from .load import load_checkpoint
 from .losses import (
     auxiliary_labels,
     head_distillation_loss,
@@ -29,11 +30,12 @@ from .losses import (
 from .lucir import LUCIR
 from .lwf import LwF, LwFMC
 from .memo import MEMO
+from .observer import Observer
 from .pools import PooledMemory
 from .presets import HDQT_SEEDS, PRESETS, preset
 from .replay import ExperienceReplay, Replay
 from .reservoir import ReservoirMemory
-from .run import Observer, SeedSetup, aggregate, prepare, run, run_seed
+from .run import SeedSetup, aggregate, prepare, run, run_seed
 from .streams import Streams, stream_seed
 from .sweep import Job, SweepError, sweep
 from .tasks import Task, TaskStream, class_order, task_sizes
@@ -86,6 +88,7 @@ __all__ = [
     "learner_names",
     "less_forget_loss",
     "margin_ranking_loss",
+    "load_checkpoint",
     "mixed_distillation",
     "new_class_loss",
     "normalise_rows",

@@ -18,6 +18,7 @@ from .config import BIC_LAYERS, HEADS, MODELS, NORMS, SCHEDULERS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .learner import find_learner, learner_names
 from .method_arguments import add_method_arguments
+from .samples import BITS
 
 _DATASET_ALIASES = {"pamap": "pamap2"}
 _MODEL_ALIASES = {"memo_resnet32": "resnet32", "memo_fcnet": "fcnet"}
@@ -131,11 +132,16 @@ def _add_memory_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--exemplar_selection", "--exemplar-selection", choices=SELECTIONS,
-        help="herding: samples whose mean stays close to the class mean; random: any (er: always a reservoir)",
+        help="herding and random choose per class (herding: their mean stays close to the class mean); reservoir is a "
+        "uniform sample of everything seen (er always has one, filled while it trains)",
     )  # fmt: skip
     group.add_argument(
         "--minibatch_size", type=int,
         help="er: memory samples added to the batch of new data at every step (batch_size)",
+    )  # fmt: skip
+    group.add_argument(
+        "--exemplar_bits", type=int, choices=BITS,
+        help="store float exemplars as 8- or 4-bit codes with one scale each (images stay bytes)",
     )  # fmt: skip
     group.add_argument("--T", "--temperature", type=float, help="temperature of the distillation (2)")
     group.add_argument(
@@ -242,6 +248,26 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument("--eval_every", type=int, help="also test every so many epochs (0: after each task only)")
     group.add_argument("--limit_batches", type=int, help="stop each epoch after so many batches (0: whole epochs)")
     _flag(group, "--hdqt_rounding", help="forgetting_class_best rounded to two digits as in the authors' code")
+    group.add_argument(
+        "--save_checkpoint", "--savecheck", choices=("none", "last", "task"),
+        help="last (default): ckpt/last.pt, replaced after every task and on Ctrl-C; task: also ckpt/task<t>.pt of "
+        "every task; none: an interrupted seed starts again",
+    )  # fmt: skip
+    _flag(group, "--self_contained", help="checkpoints hold the exemplars themselves, not only their places")
+    _flag(
+        group,
+        "--resume",
+        "--loadcheck",
+        help="an unfinished seed goes on after its newest checkpoint, with the bytes of an uninterrupted run "
+        "(default true; false: it starts again)",
+    )
+    group.add_argument(
+        "--start_from", type=int, metavar="TASK",
+        help="train from this task on (1, 2, ...), from the checkpoint kept of the task before it",
+    )  # fmt: skip
+    group.add_argument(
+        "--stop_after", type=int, metavar="TASK", help="end every seed after this task; the same command goes on"
+    )  # fmt: skip
     group.add_argument("--force", action="store_true", help="train again even where a seed is finished")
     group.add_argument("--device", "-d", "--gpu", default="cpu", help="cpu (or -1)")
 

@@ -63,7 +63,9 @@ class BiC(MixedDistillation):
         config = self.config
         if config.bic_compat:
             return super().make_memory()
-        memory = PooledMemory(config.memory_size, config.memory_policy, config.exemplar_selection, config.split_ratio)
+        if config.exemplar_selection == "reservoir":
+            raise ValueError("bic: expected exemplar_selection to be herding or random, got 'reservoir'")
+        memory = PooledMemory(*self.memory_options(), config.split_ratio)
         memory.quota(self.classes)
         return memory
 

@@ -13,6 +13,7 @@ from typing import Any
 from quintil.schemes import Scheme
 
 from .exemplars import POLICIES, SELECTIONS
+from .samples import BITS
 
 MODELS = ("fcnet", "resnet20", "resnet32")
 NORMS = ("none", "layer", "batch")
@@ -34,6 +35,7 @@ class RunConfig:
         "icarl", "identity", or a list of class indices.
     memory_size, memory_policy, exemplar_selection: exemplars; `memory_size` counts per class if the policy is
         per_class. minibatch_size: er draws so many memory samples for every step (None = batch_size).
+        exemplar_bits: 8 or 4 keeps float exemplars as codes with a scale each (None = as they are).
     epochs, lr, milestones, lr_decay, weight_decay: every task; the init_* values replace them in the first task
         (None = the same). SGD with `momentum`; the rate is multiplied by lr_decay at each milestone (epochs,
         integers); no milestones = constant rate.
@@ -54,6 +56,8 @@ class RunConfig:
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
     hdqt_rounding: forgetting_class_best rounded as in the HDQT authors' code.
+    save_checkpoint: "last" keeps the newest checkpoint of a seed, "task" also that of every task, "none" writes none.
+        self_contained: checkpoints hold the exemplars themselves, not only their places in the data set.
     threads: torch threads while the run lasts (None = as set). results_dir, exp_name: where the run goes.
     """
 
@@ -69,6 +73,7 @@ class RunConfig:
     memory_policy: str = "total"
     exemplar_selection: str = "herding"
     minibatch_size: int | None = None
+    exemplar_bits: int | None = None
     epochs: int = 100
     lr: float = 0.1
     milestones: tuple[int, ...] = ()
@@ -122,6 +127,8 @@ class RunConfig:
     eval_every: int = 0
     limit_batches: int = 0
     hdqt_rounding: bool = False
+    save_checkpoint: str = "last"
+    self_contained: bool = False
     threads: int | None = None
     results_dir: str = "runs"
     exp_name: str = "default"
@@ -139,7 +146,9 @@ class RunConfig:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
-                raise ValueError(f"RunConfig: expected {name} to be one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(
+                    f"RunConfig: expected {name} to be one of {', '.join(map(str, allowed))}, got {value!r}"
+                )
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"RunConfig: expected {name} to be True or False, got {getattr(self, name)!r}")
@@ -193,12 +202,16 @@ class RunConfig:
     def resolved(self) -> dict:
         """The options that decide a result, as plain JSON values (no paths, threads or lists of seeds)."""
         values = dataclasses.asdict(dataclasses.replace(self, scheme=None))
-        for name in ("data_root", "features_file", "download", "threads", "results_dir", "exp_name", "seeds"):
+        for name in _NO_RESULT:
             del values[name]
         scheme = None if self.scheme is None else self.scheme.to_dict()
         return {**values, "scheme": scheme, "scheme_label": scheme_label(self.scheme)}
 
 
+_NO_RESULT = (
+    "data_root", "features_file", "download", "save_checkpoint", "self_contained", "threads", "results_dir", "exp_name",
+    "seeds",
+)  # fmt: skip
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
     "batch_size": 1, "bic_epochs": 1, "in_dim": 1,
@@ -211,12 +224,13 @@ _NUMBER_MINIMA = {
     "alpha_aux": 0, "lw_mr": 0, "mr_margin": 0, "rs_ratio": 0, "finetune_lr_factor": 0,
 }  # fmt: skip
 _CHOICES = {
-    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "model": MODELS, "norm": NORMS, "head": HEADS,
-    "scheduler": SCHEDULERS, "bic_layers": BIC_LAYERS,
+    "memory_policy": POLICIES, "exemplar_selection": SELECTIONS, "exemplar_bits": BITS, "model": MODELS, "norm": NORMS,
+    "head": HEADS, "scheduler": SCHEDULERS, "bic_layers": BIC_LAYERS, "save_checkpoint": ("none", "last", "task"),
 }  # fmt: skip
 _FLAGS = (
     "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "bic_compat",
     "bic_compat_double_softmax", "train_base", "imprint_weights", "less_forget", "mr_loss", "noise_grad",
+    "self_contained",
 )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from .config import scheme_label
-from .run import Observer, SeedSetup
+from .observer import Observer
+from .run import SeedSetup
 from .tasks import Task
 
 _MAX_PLAN_ROWS = 20
@@ -45,7 +46,7 @@ def plan_text(setup: SeedSetup) -> str:
 def _task_rows(setup: SeedSetup) -> list[str]:
     tasks, memory = setup.tasks, setup.learner.memory
     rows, seen = [], 0
-    sample_bytes = setup.dataset.x_train[0].numel() * setup.dataset.x_train.element_size()
+    sample = setup.dataset.x_train[0]
     for number, size in enumerate(tasks.sizes, start=1):
         seen += size
         train, test = tasks.counts(number)
@@ -54,7 +55,7 @@ def _task_rows(setup: SeedSetup) -> list[str]:
         row = f"  task {number:<5}{size} classes ({names}), {train} training and {test} test samples"
         if memory is not None:
             kept, samples = memory.planned(seen)
-            row += f", then {kept} ({samples * sample_bytes / 1e6:.2f} MB at most)"
+            row += f", then {kept} ({samples * memory.samples.bytes_of(sample) / 1e6:.2f} MB at most)"
         rows.append(row)
     if len(rows) > _MAX_PLAN_ROWS:
         rows = [*rows[: _MAX_PLAN_ROWS - 1], f"  ... {len(rows) - _MAX_PLAN_ROWS} more tasks", rows[-1]]
@@ -132,6 +133,13 @@ class Console(Observer):
     def on_skip(self, seed: int, path: Path) -> None:
         if not self.quiet:
             self.write(f"seed {seed}  already finished, kept ({path})")
+
+    def on_resume(self, setup: SeedSetup, task: int, epochs: int, path: Path) -> None:
+        done = sum(setup.config.schedule(number == 0)[0] for number in range(task)) + epochs
+        self._bar.update(done)
+        if not self.quiet:
+            inside = f" and {epochs} epochs of task {task + 1}" if epochs else ""
+            self.write(f"seed {setup.seed}  goes on after task {task}{inside} ({path})")
 
     def on_epoch(self, task: Task, epoch: int, log: dict) -> None:
         self._bar.set_postfix(task=f"{task.number}/{self._tasks}", loss=f"{log['loss']:.3f}", refresh=False)

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--download", action="store_true", help="fetch absent files into the data root")
     parser.add_argument("--results_dir", default="runs", help="folder for the results (runs)")
     parser.add_argument("--seed", type=int, nargs="+", help="other seeds than the demo's own")
-    parser.add_argument("--resume", action="store_true", help="keep the seeds that an earlier call has finished")
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier call stopped")
     options = parser.parse_args(arguments)
     config, what = DEMOS[options.dataset]
     config = config.replace(
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.close()
         print(
-            f"\nstopped; finished tasks and seeds are kept in {Path(options.results_dir) / 'demo'}",
+            f"\nstopped; what is finished is kept in {Path(options.results_dir) / 'demo'}, --resume goes on from here",
             file=sys.stderr,
         )
         return 130

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quintil.models import ExpandableBackbone, ExpandableNet, IncrementalNet
-from quintil.nn import quantize_
 
 from .alignment import align_new_rows
 from .config import RunConfig
@@ -56,12 +55,10 @@ class DER(Learner):
             self.net.drop_aux()
 
     def extra_state(self) -> dict:
-        return {"parts": len(self.net.backbone.parts), "classes": self.net.classes, "gamma": self.gamma}
+        return {"gamma": self.gamma, "aux": self.net.aux is not None}
 
     def load_extra_state(self, state: dict) -> None:
-        """Shapes the net for the values that follow."""
+        """The auxiliary head exists between `grow` and the end of its task."""
         self.gamma = state["gamma"]
-        if state["classes"]:
-            self.net.shape(state["parts"], state["classes"])
-            if self.config.scheme is not None:
-                quantize_(self.net, self.config.scheme, skip=self.config.skip)
+        if not state["aux"]:
+            self.net.drop_aux()

@@ -63,33 +63,36 @@ class EEIL(Learner):
         self.optimizer = self._make_optimizer(rate, weight_decay)
         self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
         self._add_noise_to(self.optimizer)
-        samples = self.trained_samples
+        samples, interrupted = self.trained_samples, self.interrupted
+        self.interrupted = lambda: False  # this phase is over before a run stops
         for _ in range(self.config.finetune_epochs):
             self.train_epoch()
+        self.interrupted = interrupted
         self.trained_samples = samples  # those of the epochs proper
         self._before = None
 
     def balanced_data(self) -> tuple[Tensor, Tensor]:
         """All exemplars, and of every new class as many samples, chosen in the same way by the net as it is."""
         memory, task = self.memory, self.task
-        subset = ExemplarMemory(max(memory.counts), "per_class", memory.selection)
+        selection = "random" if memory.selection == "reservoir" else memory.selection
+        subset = ExemplarMemory(max(memory.counts), "per_class", selection)
         subset.update(task.x, task.y, task.index, self.seen, self.features, self.streams["exemplars"])
         return torch.cat([subset.x, memory.x]), torch.cat([subset.y, memory.y])
 
     def extra_state(self) -> dict:
-        return {"head_sizes": list(self.head_sizes)}
+        return {"head_sizes": list(self.head_sizes), "steps": self._steps}
 
     def load_extra_state(self, state: dict) -> None:
-        self.head_sizes = list(state["head_sizes"])
+        self.head_sizes, self._steps = list(state["head_sizes"]), state["steps"]
 
     def _add_noise_to(self, optimizer: torch.optim.Optimizer) -> None:
         """With noise_grad, gradients get N(0, eta / (1 + step)^gamma) before every step, eta .3 and gamma .55."""
         if not self.config.noise_grad:
             return
-        generator = self.streams["noise"]
 
         @torch.no_grad()
         def add(*_: object) -> None:
+            generator = self.streams["noise"]
             deviation = math.sqrt(0.3 / (1.0 + self._steps) ** 0.55)
             self._steps += 1
             for parameter in self.net.parameters():

@@ -49,9 +49,7 @@ class GreedyMemory(ExemplarMemory):
             total += 1
         self.counts = [len(places[label]) for label in sorted(places)]
         chosen = torch.tensor([place for label in sorted(places) for place in places[label]], dtype=torch.int64)
-        self.x = (x if self.x is None else torch.cat([self.x, x])).index_select(0, chosen)
-        self.y = torch.cat([self.y, y]).index_select(0, chosen)
-        self.index = torch.cat([self.index, index]).index_select(0, chosen)
+        self.keep(chosen, x, y, index)
 
 
 @learner("gdumb")

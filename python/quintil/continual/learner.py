@@ -13,6 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from quintil.nn import quantize_
 
 from .config import RunConfig
 from .exemplars import ExemplarMemory, NearestMean
+from .interrupt import Interrupted
 from .nets import make_backbone
 from .streams import Streams
 from .tasks import Task
@@ -58,6 +60,17 @@ def find_learner(name: str) -> type[Learner]:
     return kind
 
 
+@dataclass
+class EpochProgress:
+    """How far an epoch is: the order of its samples, and size, hits and loss parts of every batch that is done."""
+
+    order: Tensor
+    sizes: list[int] = field(default_factory=list)
+    hits: list[Tensor] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+
+
 class Learner:
     """Base of all learners.
 
@@ -72,6 +85,8 @@ class Learner:
     single_task = False
     memory_class = ExemplarMemory
     full_head = False  # the head has all outputs from the first task on
+    moving_memory = False  # the memory changes while an epoch lasts: a run can only stop between two epochs
+    class_names: tuple[str, ...] = ()  # original labels by position in the class order
 
     def __init__(self, net: IncrementalNet, config: RunConfig, dataset: Any, streams: Streams, classes: int):
         self.net, self.config, self.streams, self.classes = net, config, streams, classes
@@ -87,6 +102,8 @@ class Learner:
         self.known = self.seen = 0
         self.seconds: dict[str, float] = {}  # of the stages of the current task, by name
         self.trained_samples = 0  # in the current task, all epochs together
+        self.progress: EpochProgress | None = None  # of an epoch that was interrupted
+        self.interrupted: Callable[[], bool] = lambda: False  # asked after every batch
 
     # What a learner may replace -----------------------------------------------------------------------------------
 
@@ -121,9 +138,14 @@ class Learner:
 
     def make_memory(self) -> ExemplarMemory:
         """The empty memory of a learner that uses one; ValueError if the budget leaves nothing for a class."""
-        memory = self.memory_class(self.config.memory_size, self.config.memory_policy, self.config.exemplar_selection)
+        memory = self.memory_class(*self.memory_options())
         memory.quota(self.classes)
         return memory
+
+    def memory_options(self) -> tuple[int, str, str, int | None]:
+        """Size, policy, selection and bits of a memory, as the options say."""
+        config = self.config
+        return config.memory_size, config.memory_policy, config.exemplar_selection, config.exemplar_bits
 
     def update_memory(self) -> None:
         """Choose exemplars with the net just trained and recompute the means of all classes."""
@@ -135,13 +157,6 @@ class Learner:
     def record(self) -> dict:
         """What metrics.jsonl says about this learner alone after a task: names with numbers or dicts of numbers."""
         return {}
-
-    def extra_state(self) -> dict:
-        """State between tasks beyond net, memory and streams: tensors, numbers, and lists and dicts of them."""
-        return {}
-
-    def load_extra_state(self, state: dict) -> None:
-        """Take over what `extra_state` returned."""
 
     def teacher_outputs(self, x: Tensor) -> Tensor:
         """What the loss needs of the frozen previous net for inputs x: its corrected logits [N, known]."""
@@ -156,6 +171,23 @@ class Learner:
         """Positions in the training data that one epoch visits, in this order: all of them, shuffled."""
         return torch.randperm(self._labels.numel(), generator=self.streams["shuffle"])
 
+    def grow(self, seen: int) -> None:
+        """Give the net outputs for `seen` classes, in the scheme's layers.
+
+        Called when a task begins and, task after task, when a checkpoint is loaded: the net then has the structure
+        whose tensors the checkpoint holds.
+        """
+        self.net.grow(self.classes if self.full_head else seen, generator=self.streams["init"])
+        if self.config.scheme is not None:
+            quantize_(self.net, self.config.scheme, skip=self.config.skip)
+
+    def extra_state(self) -> dict:
+        """What a checkpoint has to hold beside net, teacher, memory, class means and streams: tensors, JSON values."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Take back what `extra_state` gave. Called after `grow` and before the tensors of the net are loaded."""
+
     # The phases ---------------------------------------------------------------------------------------------------
 
     def begin_task(self, task: Task) -> None:
@@ -163,9 +195,8 @@ class Learner:
         self.seconds = {}
         self.trained_samples = 0
         self.task, self.known, self.seen = task, task.first, task.last
-        self.net.grow(self.classes if self.full_head else task.last, generator=self.streams["init"])
-        if self.config.scheme is not None:
-            quantize_(self.net, self.config.scheme, skip=self.config.skip)
+        self.progress = None
+        self.grow(task.last)
         self._replayed = 0 if self.memory is None else len(self.memory)
         self._train_on(*self.training_data(task))
         self.epochs, lr, milestones, decay, weight_decay = self.config.schedule(task.number == 1)
@@ -176,10 +207,17 @@ class Learner:
             self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, list(milestones), gamma=decay)
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples."""
+        """One pass over the training data; returns lr, loss, its parts, train_acc (percent) and replayed samples.
+
+        Raises Interrupted between two batches if `interrupted()`; the next call goes on with the batch after it.
+        """
         self.net.train()
         lr = self.optimizer.param_groups[0]["lr"]
-        sizes, hits, losses = [], [], []
+        if self.progress is None:
+            self.progress = EpochProgress(self.epoch_order())
+        progress = self.progress
+        sizes, hits, losses = progress.sizes, progress.hits, progress.losses
+        planned = self._epoch_order()[1]
         for x, y, old in self._epoch_batches():
             if old is None and self.teacher is not None:
                 with torch.no_grad():
@@ -193,11 +231,15 @@ class Learner:
             sizes.append(y.numel())
             hits.append((logits.detach()[:, : self.seen].argmax(1) == y).sum())
             losses.append(torch.stack([value.detach() for value in values]))
+            progress.parts = list(parts)
+            if len(sizes) < len(planned) and not self.moving_memory and self.interrupted():
+                raise Interrupted
+        self.progress = None
         self.scheduler.step()
         self.trained_samples += sum(sizes)
         weights = torch.tensor(sizes, dtype=torch.float64)
         means = (torch.stack(losses).double() * weights.unsqueeze(1)).sum(0) / weights.sum()
-        log = dict(zip(parts, means.tolist()))
+        log = dict(zip(progress.parts, means.tolist()))
         log = {"lr": lr, "loss": sum(log.values()), **log}
         if not math.isfinite(log["loss"]):
             raise FloatingPointError(
@@ -285,16 +327,18 @@ class Learner:
             return torch.cat([function(batch) for batch in x.split(self.config.batch_size)])
 
     def _epoch_order(self) -> tuple[Tensor, list[int]]:
-        """Shuffled positions of the training samples of one epoch, and the sizes of its batches."""
-        order = self.epoch_order()
+        """Positions of the training samples of the epoch under way, and the sizes of its batches."""
+        order = self.progress.order
         sizes = batch_sizes(order.numel(), self.config.batch_size)
         if self.config.limit_batches:
             sizes = sizes[: self.config.limit_batches]
         return order[: sum(sizes)], sizes
 
     def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Inputs, labels and cached teacher logits (or None) of one shuffled epoch."""
+        """Inputs, labels and cached teacher logits (or None) of the batches of the epoch that are left."""
         order, sizes = self._epoch_order()
+        done = len(self.progress.sizes)
+        order, sizes = order[sum(sizes[:done]) :], sizes[done:]
         samples = self._samples.index_select(0, order).split(sizes)
         labels = self._labels.index_select(0, order).split(sizes)
         cached: Any = [None] * len(sizes)

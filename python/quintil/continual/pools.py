@@ -21,8 +21,15 @@ class PooledMemory(ExemplarMemory):
     pool_counts (per class) beside those of the exemplars.
     """
 
-    def __init__(self, size: int, policy: str = "total", selection: str = "herding", ratio: float = 0.1):
-        super().__init__(size, policy, selection)
+    def __init__(
+        self,
+        size: int,
+        policy: str = "total",
+        selection: str = "herding",
+        bits: int | None = None,
+        ratio: float = 0.1,
+    ):
+        super().__init__(size, policy, selection, bits)
         self.ratio = ratio
         self.pool_x: Tensor | None = None
         self.pool_y = torch.empty(0, dtype=torch.int64)

@@ -30,12 +30,14 @@ class ExperienceReplay(Learner):
 
     variant = "cross-entropy on every batch of new data with a draw from a reservoir memory"
     uses_memory = True
+    moving_memory = True
     memory: ReservoirMemory
+    _taken_in = False  # whether the reservoir has met the samples of the task
 
     def make_memory(self) -> ReservoirMemory:
         if self.config.memory_policy != "total":
             raise ValueError(f"er: expected memory_policy to be total, got {self.config.memory_policy!r}")
-        return ReservoirMemory(self.config.memory_size)
+        return ReservoirMemory(self.config.memory_size, self.config.exemplar_bits)
 
     def update_memory(self) -> None:
         """Nothing: the reservoir was filled during the first epoch."""
@@ -60,7 +62,7 @@ class ExperienceReplay(Learner):
         self._taken_in = True
 
     def extra_state(self) -> dict:
-        return {"reservoir_seen": self.memory.seen}
+        return {"taken_in": self._taken_in}
 
     def load_extra_state(self, state: dict) -> None:
-        self.memory.seen = int(state["reservoir_seen"])
+        self._taken_in = state["taken_in"]

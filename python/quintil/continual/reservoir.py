@@ -12,12 +12,11 @@ class ReservoirMemory(ExemplarMemory):
     """`size` slots; item i (0-based) of the stream is kept with probability min(1, size / (i + 1)).
 
     A kept item replaces that of a uniformly drawn slot once all are full, so that after N items each of them is here
-    with probability size / N. `seen` counts the items offered. Samples lie in the order of the slots, not by class.
+    with probability size / N. `arrived` counts the items offered. Samples lie in the order of the slots, not by class.
     """
 
-    def __init__(self, size: int):
-        super().__init__(size, "total")
-        self.seen = 0
+    def __init__(self, size: int, bits: int | None = None):
+        super().__init__(size, "total", "reservoir", bits)
 
     def quota(self, seen: int) -> int:
         """Samples per class on average; 0 where there are more classes than slots."""
@@ -28,23 +27,17 @@ class ReservoirMemory(ExemplarMemory):
 
     def add(self, x: Tensor, y: Tensor, index: Tensor, generator: torch.Generator) -> None:
         """Offer raw samples one after another, with their labels and positions in the data set's training part."""
-        if self.x is None:
-            self.x = x.new_empty(0, *x.shape[1:])
-        free = min(self.size - len(self), y.numel())
-        if free > 0:
-            self.x = torch.cat([self.x, x[:free]])
-            self.y = torch.cat([self.y, y[:free]])
-            self.index = torch.cat([self.index, index[:free]])
-        places = self.seen + torch.arange(free, y.numel())
+        old = len(self)
+        free = min(self.size - old, y.numel())
+        slots = list(range(old + free))  # positions in [memory, x]
+        places = self.arrived + torch.arange(free, y.numel())
         # floor(u (i + 1)) is uniform in 0..i: below `size` it is the slot, otherwise the item is dropped
         draws = torch.rand(places.numel(), dtype=torch.float64, generator=generator)
-        slots = (draws * (places + 1)).long().tolist()
-        last = {slot: item for item, slot in enumerate(slots, start=free) if slot < self.size}
-        if last:  # of several items for one slot the last stays
-            into, from_ = torch.tensor(list(last)), torch.tensor(list(last.values()))
-            for kept, offered in ((self.x, x), (self.y, y), (self.index, index)):
-                kept[into] = offered[from_]
-        self.seen += y.numel()
+        for item, slot in enumerate((draws * (places + 1)).long().tolist(), start=free):
+            if slot < self.size:  # of several items for one slot the last stays
+                slots[slot] = old + item
+        self.keep(torch.tensor(slots, dtype=torch.int64), x, y, index)
+        self.arrived += y.numel()
         self.counts = torch.bincount(self.y).tolist()
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -52,4 +45,4 @@ class ReservoirMemory(ExemplarMemory):
         if len(self) == 0:
             return torch.empty(0), self.y
         picks = torch.randperm(len(self), generator=generator)[:count]
-        return self.x.index_select(0, picks), self.y.index_select(0, picks)
+        return self.samples.restored(picks), self.y.index_select(0, picks)

@@ -19,30 +19,16 @@ from quintil.models import IncrementalNet
 from quintil.nn import saturation
 from quintil.schemes import HDQT
 
+from .checkpoint import CheckpointFolder
 from .config import RunConfig
+from .interrupt import Interrupted, deferred_interrupt
 from .learner import Learner, find_learner
+from .learner_state import restore_running
+from .observer import Observer
+from .position import Position, begin, check_tasks, save, take_state
 from .rundir import HEAD_FILES, SeedDirectory, encode, quintil_version, write_atomic
 from .streams import Streams
 from .tasks import Task, TaskStream, class_order, task_sizes
-
-
-class Observer:
-    """What a run tells while it goes; the base class listens and says nothing."""
-
-    def on_seed(self, setup: SeedSetup) -> None:
-        """Before the first task of a seed."""
-
-    def on_skip(self, seed: int, path: Path) -> None:
-        """The seed was finished earlier and is left as it is."""
-
-    def on_epoch(self, task: Task, epoch: int, log: dict) -> None:
-        """After every epoch (1-based)."""
-
-    def on_task(self, task: Task, record: dict, timing: dict) -> None:
-        """After a task is evaluated and written."""
-
-    def on_finish(self, seed: int, summary: dict) -> None:
-        """After the last task of a seed."""
 
 
 @dataclass
@@ -55,9 +41,22 @@ class SeedSetup:
     tasks: TaskStream
     learner: Learner
     folder: SeedDirectory
+    described: dict | None = None
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.folder.path / "ckpt")
 
     def describe(self) -> dict:
-        """Content of config.json: resolved options, class order, persons, checksums, version; deterministic."""
+        """Content of config.json: resolved options, class order, persons, checksums, version; deterministic.
+
+        Of the net as it was before the first task: some nets grow with every task.
+        """
+        if self.described is None:
+            self.described = self._describe()
+        return self.described
+
+    def _describe(self) -> dict:
         persons = {}
         for side in ("train", "test"):
             subjects = getattr(self.dataset, f"subject_{side}")
@@ -130,40 +129,70 @@ def prepare(config: RunConfig, seed: int) -> SeedSetup:
         )
     streams = Streams(seed)
     learner = kind(build_net(config, dataset, streams), config, dataset, streams, classes)
+    learner.class_names = tuple(str(dataset.class_names[label]) for label in order)
     folder = SeedDirectory(config.directory(classes) / f"seed{seed}")
     return SeedSetup(config, seed, dataset, tasks, learner, folder)
 
 
-def run(config: RunConfig, observer: Observer | None = None, *, force: bool = False) -> Path:
+def run(
+    config: RunConfig,
+    observer: Observer | None = None,
+    *,
+    force: bool = False,
+    resume: bool = True,
+    start_from: int | None = None,
+    stop_after: int | None = None,
+) -> Path:
     """Run every seed that is not finished yet (`force`: all), aggregate, and return the run directory.
 
-    KeyboardInterrupt passes through after the files of the finished tasks are whole; the interrupted seed starts
-    again on the next call. A directory that holds seeds of another configuration raises ValueError.
+    resume: an unfinished seed goes on after its newest checkpoint, with the results of an uninterrupted run; False
+        starts it again. start_from: train from this task on, from the checkpoint kept of the task before it, whether
+        the seed is finished or not. stop_after: end every seed after this task, unfinished (tasks count from 1).
+
+    KeyboardInterrupt passes through after the current batch is done and `last.pt` written (a second Ctrl-C: at once,
+    files of finished tasks are whole). ValueError: a directory or checkpoint of another configuration, a damaged
+    checkpoint. OSError: a file that cannot be written; what was written before is whole.
     """
     path = None
     for seed in config.seeds:
-        path = run_seed(config, seed, observer, force=force).parent
-        aggregate(path)
+        path = run_seed(
+            config, seed, observer, force=force, resume=resume, start_from=start_from, stop_after=stop_after
+        ).parent
+        if any(path.glob("seed*/summary.json")):
+            aggregate(path)
     assert path is not None
     return path
 
 
-def run_seed(config: RunConfig, seed: int, observer: Observer | None = None, *, force: bool = False) -> Path:
-    """Run one seed unless it is finished (`force`: in any case, over whatever is there), and return its folder."""
+def run_seed(
+    config: RunConfig,
+    seed: int,
+    observer: Observer | None = None,
+    *,
+    force: bool = False,
+    resume: bool = True,
+    start_from: int | None = None,
+    stop_after: int | None = None,
+) -> Path:
+    """Run one seed unless it is finished, and return its folder; the options are those of `run`."""
     observer = Observer() if observer is None else observer
     with _threads(config.threads):
         setup = prepare(config, seed)
         described = setup.describe()
+        check_tasks(len(setup.tasks), force, start_from, stop_after)
         setup.folder.check_config(described, repeated=(seed, *config.seeds) if force else ())
-        if setup.folder.finished and not force:
+        if setup.folder.finished and not force and start_from is None:
             observer.on_skip(seed, setup.folder.path)
             return setup.folder.path
-        setup.folder.start(described)
-        observer.on_seed(setup)
-        with setup.learner.streams.rounding():
-            summary = _train(setup, observer)
-        setup.folder.finish(summary)
-        observer.on_finish(seed, summary)
+        with setup.learner.streams.rounding(), deferred_interrupt() as interrupted:
+            setup.learner.interrupted = interrupted
+            position = begin(setup, described, observer, resume=resume and not force, start_from=start_from)
+            summary = _train(setup, observer, position, stop_after)
+            if summary is not None:
+                setup.folder.finish(summary)
+                observer.on_finish(seed, summary)
+        if interrupted():
+            raise KeyboardInterrupt
     return setup.folder.path
 
 
@@ -206,38 +235,60 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(setup: SeedSetup, observer: Observer) -> dict:
-    """All tasks of one seed; returns the summary."""
-    learner, config, tasks = setup.learner, setup.config, setup.tasks
-    history: dict[str, list[np.ndarray]] = {}
-    record: dict = {}
+def _train(setup: SeedSetup, observer: Observer, position: Position, stop_after: int | None) -> dict | None:
+    """All tasks of one seed that are left; returns the summary, or None if it stopped before the last task."""
+    tasks = setup.tasks
+    last = len(tasks) if stop_after is None else stop_after
     for task in tasks:
-        start = time.perf_counter()
-        learner.begin_task(task)
-        for epoch in range(1, learner.epochs + 1):
+        if position.task < task.number <= last:
+            _train_task(setup, observer, position, task)
+            if setup.learner.interrupted() and task.number < last:
+                raise Interrupted
+    return _summary(setup, setup.folder.record) if position.task == len(tasks) else None
+
+
+def _train_task(setup: SeedSetup, observer: Observer, position: Position, task: Task) -> None:
+    learner, folder = setup.learner, setup.folder
+    start = time.perf_counter()
+    learner.begin_task(task)
+    epoch = 0
+    if position.running is not None:
+        epoch = restore_running(learner, position.running, position.path, setup.dataset.x_train)
+        position.running = None
+    try:
+        while epoch < learner.epochs:
             log = learner.train_epoch()
-            if config.eval_every and epoch % config.eval_every == 0:
+            epoch += 1
+            if setup.config.eval_every and epoch % setup.config.eval_every == 0:
                 log["test_acc"] = 100.0 * float((learner.predict(task.x_test) == task.y_test).double().mean())
-            setup.folder.log_epoch({"task": task.number, "epoch": epoch, **log})
+            folder.log_epoch({"task": task.number, "epoch": epoch, **log})
             observer.on_epoch(task, epoch, log)
-        trained = time.perf_counter()
-        learner.end_task()
-        ended = time.perf_counter()
-        record, matrices = _evaluate(setup, task, history)
-        record |= {"lr_last": log["lr"], "loss_last": log["loss"], "train_acc_last": log["train_acc"]}
-        evaluated = time.perf_counter()
-        timing = {
-            "task": task.number,
-            "train_s": trained - start,
-            "end_task_s": ended - trained,
-            "eval_s": evaluated - ended,
-            "samples_per_s": learner.trained_samples / (trained - start),
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
-            **{f"{name}_s": seconds for name, seconds in learner.seconds.items()},
-        }
-        setup.folder.finish_task(record, timing, history, matrices)
-        observer.on_task(task, record, timing)
-    return _summary(setup, record)
+            if learner.interrupted():
+                raise Interrupted
+    except Interrupted:
+        save(setup, position, epoch)
+        raise
+    trained = time.perf_counter()
+    learner.end_task()
+    ended = time.perf_counter()
+    record, matrices = _evaluate(setup, task, position.history)
+    log = folder.last_epoch
+    record |= {"lr_last": log["lr"], "loss_last": log["loss"], "train_acc_last": log["train_acc"]}
+    evaluated = time.perf_counter()
+    timing = {
+        "task": task.number,
+        "train_s": trained - start,
+        "end_task_s": ended - trained,
+        "eval_s": evaluated - ended,
+        "samples_per_s": learner.trained_samples / (trained - start),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+        **{f"{name}_s": seconds for name, seconds in learner.seconds.items()},
+    }
+    folder.add_task(record, timing)
+    position.task, position.state = task.number, take_state(learner)
+    save(setup, position)  # first: the other files can be written again from it, not the other way round
+    folder.write_task(position.history, matrices)
+    observer.on_task(task, record, timing)
 
 
 def _evaluate(setup: SeedSetup, task: Task, history: dict[str, list[np.ndarray]]) -> tuple[dict, dict[str, np.ndarray]]:

@@ -43,10 +43,13 @@ def encode(value: object) -> str:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write to a temporary name beside `path` and rename: readers see the old file or the new one, never a part."""
+    """Write to a temporary name beside `path`, fsync, rename: readers see the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -95,45 +98,92 @@ class SeedDirectory:
                     "another exp_name)"
                 )
 
+    @property
+    def rows(self) -> dict[str, list]:
+        """The rows of train_log.csv, metrics.jsonl and timing.jsonl so far, for a checkpoint."""
+        return {"log": self._log, "metrics": self._metrics, "timing": self._timing}
+
+    @property
+    def record(self) -> dict:
+        """The record of the last finished task; empty before the first."""
+        return json.loads(self._metrics[-1]) if self._metrics else {}
+
+    @property
+    def last_epoch(self) -> dict:
+        """The last row of the training log."""
+        return self._log[-1]
+
     def start(self, config: dict) -> None:
         """Create the folder with config.json and env.json; results of an earlier attempt are cleared.
 
         summary.json goes first: what is cleared only in part must not look finished.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        for old in ("summary.json", "metrics.jsonl", "timing.jsonl", "train_log.csv"):
-            (self.path / old).unlink(missing_ok=True)
-        for pattern in ("acc_matrix_*.csv", "confusion_*.npz"):
-            for old in self.path.glob(pattern):
-                old.unlink()
+        self._remove("summary.json", "ckpt/*.pt", "metrics.jsonl", "timing.jsonl", "train_log.csv")
+        self._remove("acc_matrix_*.csv", "confusion_*.npz", ".*.tmp", "ckpt/.*.tmp")
         write_atomic(self.path / "config.json", pretty(config))
         write_atomic(self.path / "env.json", pretty(_environment()))
+
+    def restore(
+        self,
+        config: dict,
+        rows: dict[str, list],
+        history: dict[str, list[np.ndarray]],
+        matrices: dict[str, np.ndarray],
+    ) -> None:
+        """Go on from a checkpoint: all files are written again from its rows, and what is past it is removed."""
+        self._log, self._metrics, self._timing = (list(rows[name]) for name in ("log", "metrics", "timing"))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._remove("summary.json", ".*.tmp", "ckpt/.*.tmp")
+        write_atomic(self.path / "config.json", pretty(config))
+        write_atomic(self.path / "env.json", pretty({**_environment(), "resumed_after_task": len(self._metrics)}))
+        written = set()
+        for head, tables in history.items():
+            for task, counts in enumerate(tables, start=1):
+                written.add(self._write_confusion(head, task, counts))
+        for old in set(self.path.glob("confusion_*.npz")) - written:
+            old.unlink()
+        if self._metrics:
+            self._write_tables(matrices)
+        else:
+            self._remove("metrics.jsonl", "timing.jsonl", "train_log.csv", "acc_matrix_*.csv")
 
     def log_epoch(self, row: dict) -> None:
         self._log.append(row)
 
-    def finish_task(
-        self,
-        record: dict,
-        timing: dict,
-        history: dict[str, list[np.ndarray]],
-        matrices: dict[str, np.ndarray],
-    ) -> None:
-        """Write everything of one finished task; metrics.jsonl comes last and so marks it finished.
+    def add_task(self, record: dict, timing: dict) -> None:
+        """Add the rows of a finished task; `write_task` writes them."""
+        self._metrics.append(encode(record))
+        self._timing.append(encode(timing))
+
+    def write_task(self, history: dict[str, list[np.ndarray]], matrices: dict[str, np.ndarray]) -> None:
+        """Write everything of the task added last; metrics.jsonl comes last.
 
         history: head -> confusion matrices of all tasks so far; matrices: head -> accuracy table.
         """
         for head, counts in history.items():
-            tag = HEAD_FILES[head]
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, counts=counts[-1])
-            write_atomic(self.path / f"confusion_{tag}_t{len(counts)}.npz", buffer.getvalue())
-            write_atomic(self.path / f"acc_matrix_{tag}.csv", _matrix_csv(matrices[head]))
-        self._metrics.append(encode(record))
-        self._timing.append(encode(timing))
-        write_atomic(self.path / "train_log.csv", _log_csv(self._log))
+            self._write_confusion(head, len(counts), counts[-1])
+        self._write_tables(matrices)
+
+    def _write_confusion(self, head: str, task: int, counts: np.ndarray) -> Path:
+        path = self.path / f"confusion_{HEAD_FILES[head]}_t{task}.npz"
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, counts=counts)
+        write_atomic(path, buffer.getvalue())
+        return path
+
+    def _write_tables(self, matrices: dict[str, np.ndarray]) -> None:
+        for head, matrix in matrices.items():
+            write_atomic(self.path / f"acc_matrix_{HEAD_FILES[head]}.csv", _matrix_csv(matrix))
+        finished = [row for row in self._log if row["task"] <= len(self._metrics)]
+        write_atomic(self.path / "train_log.csv", _log_csv(finished))
         write_atomic(self.path / "timing.jsonl", "\n".join(self._timing) + "\n")
         write_atomic(self.path / "metrics.jsonl", "\n".join(self._metrics) + "\n")
+
+    def _remove(self, *patterns: str) -> None:
+        for pattern in patterns:
+            for old in self.path.glob(pattern):
+                old.unlink()
 
     def finish(self, summary: dict) -> None:
         """Write summary.json, which marks the seed finished."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -21,6 +22,8 @@ class Streams:
     def __init__(self, seed: int):
         self.seed = seed
         self._generators: dict[str, torch.Generator] = {}
+        self._rounding: Tensor | None = None  # loaded state of the rounding stream, None = its seed
+        self._inside = False
 
     def __getitem__(self, name: str) -> torch.Generator:
         if name not in self._generators:
@@ -36,5 +39,27 @@ class Streams:
         Quantised layers draw one seed per training forward from the default generator; nothing else in a run does.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(self.seed, "rounding"))
-            yield
+            if self._rounding is None:
+                torch.manual_seed(stream_seed(self.seed, "rounding"))
+            else:
+                torch.set_rng_state(self._rounding)
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+
+    def state(self) -> dict[str, Tensor | None]:
+        """The states of all streams by name; that of "rounding" is None unless it was loaded or is in use."""
+        states = {name: generator.get_state() for name, generator in self._generators.items()}
+        return {**states, "rounding": torch.get_rng_state() if self._inside else self._rounding}
+
+    def load_state(self, state: dict[str, Tensor | None]) -> None:
+        """Set every stream to a state from `state()`; streams that are not in it start from their seeds."""
+        self._generators.clear()
+        for name, value in state.items():
+            if name != "rounding":
+                self[name].set_state(value)
+        self._rounding = state["rounding"]
+        if self._inside and self._rounding is not None:
+            torch.set_rng_state(self._rounding)

@@ -29,17 +29,24 @@ def train(args: argparse.Namespace, base: RunConfig) -> int:
         config = config_from(args, base)
         for note in notes(args):
             console.write(note)
-        path = run(config, console, force=args.force)
+        options = {"force": args.force, "start_from": args.start_from, "stop_after": args.stop_after}
+        path = run(config, console, resume=args.resume is not False, **options)
+        console.close()
         runs = _runs(path.parent)
-        page = report.write_report([run.path for run in runs], path.parent)
+        page = report.write_report([run.path for run in runs], path.parent) if runs else None
     except KeyboardInterrupt:
         console.close()
-        print("\nstopped; files of finished tasks are whole, finished seeds are kept", file=sys.stderr)
+        print("\nstopped; what is finished is kept, the same command goes on from here", file=sys.stderr)
         return 130
     except USER_ERRORS as error:
         console.close()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if read_run(path).unfinished:
+        console.write(f"\nstopped after task {args.stop_after} as asked; without --stop_after the command goes on")
+    if page is None:
+        console.write(f"\nresults: {path}")
+        return 0
     console.write("\n" + report.plain_table(runs))
     console.write(f"\nresults: {path}\nreport and curves: {page}")
     return 0

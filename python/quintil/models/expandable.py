@@ -117,10 +117,3 @@ class ExpandableNet(IncrementalNet):
     def drop_aux(self) -> None:
         """Remove the auxiliary head, which only training uses."""
         self.aux = None
-
-    def shape(self, parts: int, classes: int) -> None:
-        """Give a fresh net the modules it has after `parts` tasks and `classes` classes; their values are not set."""
-        while len(self.backbone.parts) < parts:
-            self.backbone.expand()
-        self.head = None
-        super().grow(classes, generator=torch.Generator())
