@@ -11,6 +11,7 @@ import pytest
 import quintil
 from conftest import PACKAGE_ROOT
 from quintil.continual import RunConfig, SweepError, run, sweep
+from quintil.continual.checkpoint import digest, read_checkpoint
 from quintil.metrics import read_run
 
 BASE = RunConfig(
@@ -24,13 +25,18 @@ def configs(folder: Path) -> list[RunConfig]:
     return [base, base.replace(scheme=quintil.HDQT()), base.replace(method="finetune", seeds=(0,))]
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Everything that must not depend on where a job ran."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("env.json", "timing.jsonl")
-    }
+def files(folder: Path) -> dict[str, object]:
+    """Everything that must not depend on where a job ran; of a checkpoint, what the learner is."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".pt":
+            content = read_checkpoint(path)
+            found[str(path.relative_to(folder))] = digest(
+                {name: content[name] for name in ("task", "learner", "history")}
+            )
+        elif path.is_file() and path.name not in ("env.json", "timing.jsonl"):
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
 
 
 @pytest.fixture(scope="module")

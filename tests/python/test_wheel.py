@@ -45,7 +45,8 @@ def test_the_wheel_holds_what_is_needed_and_nothing_else(site: Path) -> None:
         assert (package / name).is_file(), name
     assert len(list(package.glob("_bindings.*.so"))) == 1
     top = {path.name for path in site.iterdir()}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"quintil"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"quintil", "bin"}
+    assert [path.name for path in (site / "bin").iterdir()] == ["quintil"], "the command, and nothing else"
     sources = {str(path.relative_to(ROOT / "python")) for path in (ROOT / "python" / "quintil").rglob("*.py")}
     installed = {str(path.relative_to(site)) for path in package.rglob("*.py")}
     assert installed == sources
