@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -49,23 +49,31 @@ def first_of_every_class(counts: Sequence[int], keep: int) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
 
+def fill_slots(slots: list[int], items: Iterable[int], places: Iterable[int], size: int) -> None:
+    """Offer items to a reservoir of `size` slots, in place: a free slot takes any, else the slot `place` if it exists.
+
+    Item i of the stream (0-based) is kept with probability min(1, size / (i + 1)) if its place is uniform in 0..i
+    [CIL 2.3]; of several items for one slot the last stays.
+    """
+    for item, place in zip(items, places):
+        if len(slots) < size:
+            slots.append(item)
+        elif place < size:
+            slots[place] = item
+
+
 def reservoir(
     slots: list[int], arrived: int, size: int, first: int, count: int, generator: torch.Generator
 ) -> list[int]:
     """Pass `count` samples, numbered from `first`, through a reservoir of `size` slots; returns the slots afterwards.
 
-    slots: what the reservoir holds after `arrived` samples. Sample i (0-based since the start) is kept with
-    probability min(1, size / (i + 1)) and replaces a uniform slot [CIL 2.3]. The samples arrive in a drawn order.
+    slots: what the reservoir holds after `arrived` samples. The samples arrive in a drawn order.
     """
     slots = list(slots)
     order = torch.randperm(count, generator=generator)
     places = torch.arange(arrived + 1, arrived + count + 1, dtype=torch.float64)
     places = (torch.rand(count, dtype=torch.float64, generator=generator) * places).long()
-    for sample, place in zip((order + first).tolist(), places.tolist()):
-        if len(slots) < size:
-            slots.append(sample)
-        elif place < size:
-            slots[place] = sample
+    fill_slots(slots, (order + first).tolist(), places.tolist(), size)
     return slots
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .exemplars import ExemplarMemory
+from .exemplars import ExemplarMemory, fill_slots
 
 
 class ReservoirMemory(ExemplarMemory):
@@ -29,13 +29,11 @@ class ReservoirMemory(ExemplarMemory):
         """Offer raw samples one after another, with their labels and positions in the data set's training part."""
         old = len(self)
         free = min(self.size - old, y.numel())
-        slots = list(range(old + free))  # positions in [memory, x]
+        slots = list(range(old))  # positions in [memory, x]
         places = self.arrived + torch.arange(free, y.numel())
-        # floor(u (i + 1)) is uniform in 0..i: below `size` it is the slot, otherwise the item is dropped
+        # floor(u (i + 1)) is uniform in 0..i; nothing is drawn for items that find a free slot
         draws = torch.rand(places.numel(), dtype=torch.float64, generator=generator)
-        for item, slot in enumerate((draws * (places + 1)).long().tolist(), start=free):
-            if slot < self.size:  # of several items for one slot the last stays
-                slots[slot] = old + item
+        fill_slots(slots, range(old, old + y.numel()), [0] * free + (draws * (places + 1)).long().tolist(), self.size)
         self.keep(torch.tensor(slots, dtype=torch.int64), x, y, index)
         self.arrived += y.numel()
         self.counts = torch.bincount(self.y).tolist()
