@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import assert_same
 from quintil.continual import ReservoirMemory, RunConfig, prepare, run
-from quintil.continual.learner import EpochProgress
+from quintil.continual.epochs import EpochProgress
 from quintil.metrics import read_run
 
 BASE = RunConfig(

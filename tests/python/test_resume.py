@@ -18,8 +18,8 @@ from quintil import HDQT
 from quintil.continual import Observer, RunConfig, run
 from quintil.continual.arguments import add_arguments
 from quintil.continual.checkpoint import digest, read_checkpoint
-from quintil.continual.learner import _LEARNERS
 from quintil.continual.load import stored_config
+from quintil.continual.registry import _LEARNERS
 from quintil.continual.train import train
 from quintil.metrics import read_run
 from test_run_directory import BASE, EVERYWHERE, files

@@ -15,7 +15,7 @@ from .finetune import Finetune
 from .gdumb import GDumb, GreedyMemory
 from .icarl import ICaRL, ICaRLBCE
 from .joint import Joint, Offline
-from .learner import Learner, find_learner, learner, learner_names
+from .learner import Learner
 from .load import load_checkpoint
 from .losses import (
     auxiliary_labels,
@@ -33,6 +33,7 @@ from .memo import MEMO
 from .observer import Observer
 from .pools import PooledMemory
 from .presets import HDQT_SEEDS, PRESETS, preset
+from .registry import find_learner, learner, learner_names
 from .replay import ExperienceReplay, Replay
 from .reservoir import ReservoirMemory
 from .run import SeedSetup, aggregate, prepare, run, run_seed

@@ -16,8 +16,8 @@ from quintil.schemes import HDQT
 
 from .config import BIC_LAYERS, HEADS, MODELS, NORMS, SCHEDULERS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
-from .learner import find_learner, learner_names
 from .method_arguments import add_method_arguments
+from .registry import find_learner, learner_names
 from .samples import BITS
 
 _DATASET_ALIASES = {"pamap": "pamap2"}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .learner import batch_sizes
+from .epochs import batch_sizes
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from quintil.models import IncrementalNet
 
 from .bias_fit import fit_bias, shuffled
+from .epochs import batch_sizes
 from .exemplars import ExemplarMemory
-from .learner import batch_sizes, learner
 from .pools import PooledMemory
+from .registry import learner
 from .tasks import Task
 from .wa import MixedDistillation
 

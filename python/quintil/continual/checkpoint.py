@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .distributed import in_first
 from .rundir import pretty, quintil_version, write_atomic
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class CheckpointFolder:
     def __init__(self, path: Path):
         self.path = path
 
+    @in_first
     def write(self, content: dict, *, keep: bool) -> None:
         """Write last.pt, and before it task<t>.pt if the file is to be kept."""
         for name in ([f"task{content['task']}.pt"] if keep else []) + ["last.pt"]:
@@ -116,6 +118,7 @@ class CheckpointFolder:
             )
         return path, read_checkpoint(path)
 
+    @in_first
     def clear(self, after: int = 0) -> None:
         """Remove checkpoints of tasks past `after`; 0 removes all of them."""
         for number, path in self._kept().items():

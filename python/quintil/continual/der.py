@@ -12,9 +12,10 @@ from quintil.models import ExpandableBackbone, ExpandableNet, IncrementalNet
 
 from .alignment import align_new_rows
 from .config import RunConfig
-from .learner import Learner, learner
+from .learner import Learner
 from .losses import auxiliary_labels
 from .nets import make_backbone
+from .registry import learner
 
 
 @learner("der")

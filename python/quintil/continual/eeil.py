@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .exemplars import ExemplarMemory
-from .learner import Learner, learner
+from .learner import Learner
 from .losses import head_distillation_loss
+from .registry import learner
 from .tasks import Task
 
 

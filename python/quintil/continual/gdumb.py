@@ -11,7 +11,8 @@ from torch import Tensor
 from quintil.nn import dequantize_
 
 from .exemplars import ExemplarMemory, NearestMean
-from .learner import Learner, learner
+from .learner import Learner
+from .registry import learner
 from .tasks import Task
 
 

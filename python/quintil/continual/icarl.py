@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .learner import Learner, learner
+from .learner import Learner
 from .losses import icarl_bce_loss, kd_loss
+from .registry import learner
 
 
 @learner("icarl")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .learner import Learner, learner
+from .learner import Learner
+from .registry import learner
 from .tasks import Task
 
 

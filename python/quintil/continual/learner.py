@@ -13,7 +13,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,52 +22,14 @@ from torch import Tensor, nn
 from quintil.models import IncrementalNet
 from quintil.nn import quantize_
 
+from . import distributed
 from .config import RunConfig
+from .epochs import EpochProgress, batch_sizes, channels_last
 from .exemplars import ExemplarMemory, NearestMean
 from .interrupt import Interrupted
 from .nets import make_backbone
 from .streams import Streams
 from .tasks import Task
-
-_LEARNERS: dict[str, type[Learner]] = {}
-_ALIASES = {"nocl": "offline"}
-
-
-def learner(name: str) -> Callable[[type[Learner]], type[Learner]]:
-    """Class decorator that registers a learner under `name`; ValueError if the name is taken."""
-
-    def register(kind: type[Learner]) -> type[Learner]:
-        if name in _LEARNERS:
-            raise ValueError(f"learner: expected a new name, got {name!r} (already registered)")
-        _LEARNERS[name] = kind
-        kind.name = name
-        return kind
-
-    return register
-
-
-def learner_names() -> tuple[str, ...]:
-    """Names of all registered learners, sorted."""
-    return tuple(sorted(_LEARNERS))
-
-
-def find_learner(name: str) -> type[Learner]:
-    """The learner class of a name or alias; ValueError naming the known ones."""
-    kind = _LEARNERS.get(_ALIASES.get(name, name))
-    if kind is None:
-        raise ValueError(f"find_learner: expected method to be one of {', '.join(learner_names())}, got {name!r}")
-    return kind
-
-
-@dataclass
-class EpochProgress:
-    """How far an epoch is: the order of its samples, and size, hits and loss parts of every batch that is done."""
-
-    order: Tensor
-    sizes: list[int] = field(default_factory=list)
-    hits: list[Tensor] = field(default_factory=list)
-    losses: list[Tensor] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
 
 
 class Learner:
@@ -103,6 +64,7 @@ class Learner:
         self.seconds: dict[str, float] = {}  # of the stages of the current task, by name
         self.trained_samples = 0  # in the current task, all epochs together
         self.progress: EpochProgress | None = None  # of an epoch that was interrupted
+        self._data_parallel: nn.Module | None = None  # the training step, if several processes share it
         self.interrupted: Callable[[], bool] = lambda: False  # asked after every batch
 
     # What a learner may replace -----------------------------------------------------------------------------------
@@ -212,41 +174,49 @@ class Learner:
         Raises Interrupted between two batches if `interrupted()`; the next call goes on with the batch after it.
         """
         self.net.train()
+        self.streams.start_epoch(self.task.number, self.scheduler.last_epoch)
         lr = self.optimizer.param_groups[0]["lr"]
         if self.progress is None:
             self.progress = EpochProgress(self.epoch_order())
         progress = self.progress
-        sizes, hits, losses = progress.sizes, progress.hits, progress.losses
         planned = self._epoch_order()[1]
         for x, y, old in self._epoch_batches():
-            if old is None and self.teacher is not None:
-                with torch.no_grad():
-                    old = self.teacher_outputs(x)
-            logits, parts = self.batch_parts(x, y, old)
-            values = list(parts.values())
-            loss = values[0] if len(values) == 1 else sum(values[1:], values[0])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            sizes.append(y.numel())
-            hits.append((logits.detach()[:, : self.seen].argmax(1) == y).sum())
-            losses.append(torch.stack([value.detach() for value in values]))
-            progress.parts = list(parts)
-            if len(sizes) < len(planned) and not self.moving_memory and self.interrupted():
+            self._train_batch(x, y, old)
+            if len(progress.sizes) < len(planned) and self._may_stop and self.interrupted():
                 raise Interrupted
         self.progress = None
         self.scheduler.step()
-        self.trained_samples += sum(sizes)
-        weights = torch.tensor(sizes, dtype=torch.float64)
-        means = (torch.stack(losses).double() * weights.unsqueeze(1)).sum(0) / weights.sum()
-        log = dict(zip(progress.parts, means.tolist()))
-        log = {"lr": lr, "loss": sum(log.values()), **log}
+        self.trained_samples += int(distributed.summed(torch.tensor(sum(progress.sizes))))
+        log = progress.log(lr)
         if not math.isfinite(log["loss"]):
             raise FloatingPointError(
                 f"train_epoch: expected a finite loss, got {log['loss']} (task {self.task.number}, lr {lr})"
             )
-        hit = int(torch.stack(hits).sum())
-        return {**log, "train_acc": 100.0 * hit / sum(sizes), "replayed": self._replayed}
+        return {**log, "replayed": self._replayed}
+
+    @property
+    def _may_stop(self) -> bool:
+        """Whether a run can stop inside an epoch; several processes can only agree on it between two."""
+        return not self.moving_memory and distributed.world_size() == 1
+
+    def _train_batch(self, x: Tensor, y: Tensor, old: Tensor | None) -> None:
+        """One step on this process's share of a batch; a share counts as much as it has samples."""
+        size = y.numel()
+        x, y, old = (distributed.share(part) for part in (x, y, old))
+        if old is None and self.teacher is not None:
+            with torch.no_grad():
+                old = self.teacher_outputs(x)
+        step = self.batch_parts if self._data_parallel is None else self._data_parallel
+        logits, parts = step(x, y, old)
+        values = list(parts.values())
+        loss = values[0] if len(values) == 1 else sum(values[1:], values[0])
+        if self._data_parallel is not None:
+            loss = loss * (y.numel() * distributed.world_size() / size)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        hits = (logits.detach()[:, : self.seen].argmax(1) == y).sum()
+        self.progress.add(y.numel(), hits, {name: value.detach() for name, value in parts.items()})
 
     def end_task(self) -> None:
         """What follows the epochs: `after_train`, `update_memory`, and a frozen copy of the net as teacher."""
@@ -262,7 +232,7 @@ class Learner:
                 self.update_memory()
         if self.uses_teacher:
             self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self._samples = self._labels = self._teacher_logits = None
+        self._samples = self._labels = self._teacher_logits = self._data_parallel = None
 
     def heads(self) -> tuple[str, ...]:
         """The heads that can predict now: "linear", and "nme" once there are exemplars."""
@@ -318,6 +288,8 @@ class Learner:
             self._teacher_logits = self._batched(self.teacher_outputs, self._samples)
 
     def _make_optimizer(self, lr: float, weight_decay: float) -> torch.optim.SGD:
+        """Of the parameters that train from now on, which are also those whose gradients processes share."""
+        self._data_parallel = distributed.data_parallel(self)
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         momentum = self.config.momentum
         return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
@@ -329,7 +301,7 @@ class Learner:
     def _epoch_order(self) -> tuple[Tensor, list[int]]:
         """Positions of the training samples of the epoch under way, and the sizes of its batches."""
         order = self.progress.order
-        sizes = batch_sizes(order.numel(), self.config.batch_size)
+        sizes = batch_sizes(order.numel(), self.config.batch_size, least=2 * distributed.world_size())
         if self.config.limit_batches:
             sizes = sizes[: self.config.limit_batches]
         return order[: sum(sizes)], sizes
@@ -348,19 +320,3 @@ class Learner:
             if self.augment is not None:
                 x = channels_last(self.augment(x, self.streams["augment"]))
             yield x, y, old
-
-
-def batch_sizes(samples: int, batch_size: int) -> list[int]:
-    """Sizes of the batches of one epoch; a last batch of one joins its neighbour, since BatchNorm needs two."""
-    sizes = [batch_size] * (samples // batch_size)
-    rest = samples % batch_size
-    if rest == 1 and sizes:
-        sizes[-1] += 1
-    elif rest:
-        sizes.append(rest)
-    return sizes
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

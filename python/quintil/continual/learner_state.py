@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import frozen
+from .distributed import world_size
+from .epochs import EpochProgress
 from .exemplars import NearestMean
-from .learner import EpochProgress, Learner
+from .learner import Learner
 
 
 def learner_state(learner: Learner, *, self_contained: bool = False) -> dict:
@@ -74,6 +76,11 @@ def running_state(learner: Learner, epoch: int, *, self_contained: bool = False)
 
 def restore_running(learner: Learner, state: dict, path: Path, x_train: Tensor) -> int:
     """After `begin_task` of the task that was interrupted: the state inside it. Returns the epochs done."""
+    if state["progress"] is not None and world_size() > 1:
+        raise ValueError(
+            f"run: expected a checkpoint between two epochs for {world_size()} processes, got one inside an epoch "
+            f"({path}; go on with one process, or start again with resume false)"
+        )
     learner.load_extra_state(state["extra"])
     if state["memory"] is not None:
         learner.memory.load_state(state["memory"], x_train, str(path))

@@ -15,8 +15,9 @@ from quintil.schemes import Scheme
 
 from .checkpoint import check_same_config, read_checkpoint
 from .config import RunConfig
-from .learner import Learner, find_learner
+from .learner import Learner
 from .learner_state import restore_learner
+from .registry import find_learner
 from .run import build_net, prepare
 from .streams import Streams
 

@@ -11,9 +11,10 @@ from quintil.models import IncrementalNet
 
 from .config import RunConfig
 from .exemplars import normalise_rows
-from .learner import Learner, learner
+from .learner import Learner
 from .losses import less_forget_loss, margin_ranking_loss
 from .nets import make_backbone
+from .registry import learner
 from .tasks import Task
 
 

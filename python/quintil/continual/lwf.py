@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from .icarl import ICaRLBCE
-from .learner import Learner, learner
+from .learner import Learner
 from .losses import kd_loss, new_class_loss
+from .registry import learner
 
 LWF_LAMDA = 3.0
 

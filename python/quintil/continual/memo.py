@@ -8,8 +8,8 @@ from quintil.models import ExpandableNet, FCNet, IncrementalNet, SharedBaseBackb
 
 from .config import RunConfig
 from .der import DER
-from .learner import learner
 from .nets import make_backbone
+from .registry import learner
 
 
 @learner("memo")

@@ -11,6 +11,7 @@ import numpy as np
 from quintil.metrics import accuracy_matrix
 
 from .checkpoint import check_same_config, run_state
+from .distributed import barrier
 from .learner import Learner
 from .learner_state import learner_state, restore_learner, running_state
 from .observer import Observer
@@ -38,6 +39,7 @@ def begin(setup: SeedSetup, described: dict, observer: Observer, *, resume: bool
         found = checkpoints.of_task(start_from - 1) if start_from > 1 else None
     elif resume:
         found = checkpoints.newest()
+    barrier()  # every process has read what is there before the first one changes it
     if found is None:
         folder.start(described)
         observer.on_seed(setup)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .learner import Learner, learner
+from .learner import Learner
+from .registry import learner
 from .reservoir import ReservoirMemory
 from .tasks import Task
 

@@ -9,24 +9,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
 from quintil import data
-from quintil.metrics import accuracy_matrix, confusion_counts, estimate, read_run, task_metrics
+from quintil.metrics import estimate, read_run
 from quintil.models import IncrementalNet
-from quintil.nn import saturation
-from quintil.schemes import HDQT
 
+from . import distributed
 from .checkpoint import CheckpointFolder
 from .config import RunConfig
+from .evaluation import evaluate, summarise
 from .interrupt import Interrupted, deferred_interrupt
-from .learner import Learner, find_learner
+from .learner import Learner
 from .learner_state import restore_running
 from .observer import Observer
 from .position import Position, begin, check_tasks, save, take_state
-from .rundir import HEAD_FILES, SeedDirectory, encode, quintil_version, write_atomic
+from .registry import find_learner
+from .rundir import SeedDirectory, encode, quintil_version, write_atomic
 from .streams import Streams
 from .tasks import Task, TaskStream, class_order, task_sizes
 
@@ -149,6 +148,9 @@ def run(
         starts it again. start_from: train from this task on, from the checkpoint kept of the task before it, whether
         the seed is finished or not. stop_after: end every seed after this task, unfinished (tasks count from 1).
 
+    Inside a `torch.distributed` process group the processes train every seed together (`continual.distributed`); all
+    call `run` with the same options, and the first one writes and tells the observer.
+
     KeyboardInterrupt passes through after the current batch is done and `last.pt` written (a second Ctrl-C: at once,
     files of finished tasks are whole). ValueError: a directory or checkpoint of another configuration, a damaged
     checkpoint. OSError: a file that cannot be written; what was written before is whole.
@@ -175,7 +177,7 @@ def run_seed(
     stop_after: int | None = None,
 ) -> Path:
     """Run one seed unless it is finished, and return its folder; the options are those of `run`."""
-    observer = Observer() if observer is None else observer
+    observer = Observer() if observer is None or distributed.rank() else observer
     with _threads(config.threads):
         setup = prepare(config, seed)
         described = setup.describe()
@@ -184,18 +186,24 @@ def run_seed(
         if setup.folder.finished and not force and start_from is None:
             observer.on_skip(seed, setup.folder.path)
             return setup.folder.path
-        with setup.learner.streams.rounding(), deferred_interrupt() as interrupted:
+        with setup.learner.streams.rounding(), deferred_interrupt() as asked:
+
+            def interrupted() -> bool:
+                return distributed.anywhere(asked())
+
             setup.learner.interrupted = interrupted
             position = begin(setup, described, observer, resume=resume and not force, start_from=start_from)
             summary = _train(setup, observer, position, stop_after)
             if summary is not None:
                 setup.folder.finish(summary)
+                distributed.barrier()
                 observer.on_finish(seed, summary)
         if interrupted():
             raise KeyboardInterrupt
     return setup.folder.path
 
 
+@distributed.in_first
 def aggregate(path: Path) -> dict:
     """Write aggregate.json and aggregate.csv of all finished seeds: mean, std (n - 1), 95 % interval; returns it.
 
@@ -244,7 +252,7 @@ def _train(setup: SeedSetup, observer: Observer, position: Position, stop_after:
             _train_task(setup, observer, position, task)
             if setup.learner.interrupted() and task.number < last:
                 raise Interrupted
-    return _summary(setup, setup.folder.record) if position.task == len(tasks) else None
+    return summarise(setup, setup.folder.record) if position.task == len(tasks) else None
 
 
 def _train_task(setup: SeedSetup, observer: Observer, position: Position, task: Task) -> None:
@@ -271,7 +279,7 @@ def _train_task(setup: SeedSetup, observer: Observer, position: Position, task: 
     trained = time.perf_counter()
     learner.end_task()
     ended = time.perf_counter()
-    record, matrices = _evaluate(setup, task, position.history)
+    record, matrices = evaluate(setup, task, position.history)
     log = folder.last_epoch
     record |= {"lr_last": log["lr"], "loss_last": log["loss"], "train_acc_last": log["train_acc"]}
     evaluated = time.perf_counter()
@@ -289,64 +297,3 @@ def _train_task(setup: SeedSetup, observer: Observer, position: Position, task: 
     save(setup, position)  # first: the other files can be written again from it, not the other way round
     folder.write_task(position.history, matrices)
     observer.on_task(task, record, timing)
-
-
-def _evaluate(setup: SeedSetup, task: Task, history: dict[str, list[np.ndarray]]) -> tuple[dict, dict[str, np.ndarray]]:
-    """Record of metrics.jsonl after one task and the accuracy tables; appends the confusion counts to `history`."""
-    learner, sizes, config = setup.learner, setup.tasks.sizes, setup.config
-    record: dict = {"task": task.number, "classes": task.last, "new_classes": task.last - task.first}
-    record |= {"n_train": task.y.numel(), "n_test": task.y_test.numel(), **_memory_sizes(learner)}
-    if isinstance(config.scheme, HDQT):
-        record["saturation"] = _saturation(learner, task)
-    record |= learner.record()
-    matrices = {}
-    for head, scores in learner.scores(task.x_test).items():
-        tag = HEAD_FILES[head]
-        predicted = scores.argmax(1)
-        history.setdefault(head, []).append(confusion_counts(task.y_test.numpy(), predicted.numpy(), task.last))
-        best = scores.topk(min(5, task.last), dim=1).indices
-        values = task_metrics(history[head], sizes, hdqt_rounding=config.hdqt_rounding)
-        values["top5"] = 100.0 * float((best == task.y_test.unsqueeze(1)).any(1).double().mean())
-        record[tag] = values
-        record[f"acc_{tag}"] = values["acc"]
-        matrices[head] = accuracy_matrix(history[head], sizes)
-    return record, matrices
-
-
-def _saturation(learner: Learner, task: Task) -> dict[str, dict[str, float]]:
-    """Saturated codes and tiles per layer on one batch, evenly spaced over the task's test samples [CIL R9]."""
-    size = min(learner.config.batch_size, task.x_test.size(0))
-    places = torch.linspace(0, task.x_test.size(0) - 1, size).long()
-    return saturation(learner.net, learner._inputs(task.x_test.index_select(0, places)))
-
-
-def _memory_sizes(learner: Learner) -> dict:
-    """Bytes of the net (float32, and with weights at the scheme's bits) and of the exemplars."""
-    net, scheme = learner.net, learner.config.scheme
-    state = [*net.parameters(), *net.buffers()]
-    weights = [m.weight for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    in_weights = sum(w.numel() for w in weights)
-    total = sum(t.numel() * t.element_size() for t in state)
-    bits = getattr(scheme, "bits", 32)
-    memory = learner.memory
-    return {
-        "model_bytes": total,
-        "model_bytes_at_scheme_bits": total - 4 * in_weights + (in_weights * bits + 7) // 8,
-        "trainable_params": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "exemplars": 0 if memory is None else len(memory),
-        "exemplars_per_class": 0 if memory is None else max(memory.counts, default=0),
-        "exemplar_bytes": 0 if memory is None else memory.bytes,
-    }
-
-
-def _summary(setup: SeedSetup, record: dict) -> dict:
-    """summary.json: the last task's numbers as <name>_<head>, `acc` under the name last_acc."""
-    summary = {name: value for name, value in record.items() if not isinstance(value, (dict, float))}
-    for tag in HEAD_FILES.values():
-        for name, value in record.get(tag, {}).items():
-            if name != "per_class":
-                summary[f"last_acc_{tag}" if name == "acc" else f"{name}_{tag}"] = value
-    summary |= {"seed": setup.seed, "tasks": len(setup.tasks), "version": quintil_version()}
-    summary |= {"method": setup.config.method, "learner_variant": setup.learner.variant}
-    summary["data_features"] = setup.dataset.features
-    return summary

@@ -23,6 +23,8 @@ import torch
 from quintil._library import _bindings, active_isa
 from quintil.metrics import SEED_KEYS
 
+from .distributed import in_first, world_size
+
 HEAD_FILES = {"linear": "cnn", "nme": "nme"}
 _LOG_COLUMNS = (
     "task", "epoch", "lr", "loss", "ce", "kd", "bce", "train_acc", "replayed",
@@ -113,6 +115,7 @@ class SeedDirectory:
         """The last row of the training log."""
         return self._log[-1]
 
+    @in_first
     def start(self, config: dict) -> None:
         """Create the folder with config.json and env.json; results of an earlier attempt are cleared.
 
@@ -133,6 +136,10 @@ class SeedDirectory:
     ) -> None:
         """Go on from a checkpoint: all files are written again from its rows, and what is past it is removed."""
         self._log, self._metrics, self._timing = (list(rows[name]) for name in ("log", "metrics", "timing"))
+        self._write_again(config, history, matrices)
+
+    @in_first
+    def _write_again(self, config: dict, history: dict, matrices: dict) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         self._remove("summary.json", ".*.tmp", "ckpt/.*.tmp")
         write_atomic(self.path / "config.json", pretty(config))
@@ -156,6 +163,7 @@ class SeedDirectory:
         self._metrics.append(encode(record))
         self._timing.append(encode(timing))
 
+    @in_first
     def write_task(self, history: dict[str, list[np.ndarray]], matrices: dict[str, np.ndarray]) -> None:
         """Write everything of the task added last; metrics.jsonl comes last.
 
@@ -185,6 +193,7 @@ class SeedDirectory:
             for old in self.path.glob(pattern):
                 old.unlink()
 
+    @in_first
     def finish(self, summary: dict) -> None:
         """Write summary.json, which marks the seed finished."""
         write_atomic(self.path / "summary.json", encode(summary) + "\n")
@@ -213,6 +222,7 @@ def _environment() -> dict:
         "host": platform.node(),
         "isa": active_isa(),
         "numpy": np.__version__,
+        "processes": world_size(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .distributed import rank
+
 
 def stream_seed(seed: int, name: str) -> int:
     """A 63-bit seed for the stream `name` of the run `seed`: the same on every platform, unrelated between names."""
@@ -31,6 +33,14 @@ class Streams:
             generator.manual_seed(stream_seed(self.seed, name))
             self._generators[name] = generator
         return self._generators[name]
+
+    def start_epoch(self, task: int, epoch: int) -> None:
+        """In a process other than the first of several: its own rounding stream, a new one for every epoch.
+
+        So no state of it has to be kept: a run that goes on after a checkpoint draws what it would have drawn.
+        """
+        if rank() > 0:
+            torch.manual_seed(stream_seed(self.seed, f"rounding/rank{rank()}/task{task}/epoch{epoch}"))
 
     @contextmanager
     def rounding(self) -> Iterator[None]:

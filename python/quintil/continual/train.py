@@ -9,6 +9,7 @@ from pathlib import Path
 from quintil import report
 from quintil.metrics import RunResult, read_run
 
+from . import distributed
 from .arguments import config_from, notes
 from .config import RunConfig
 from .console import Console
@@ -22,16 +23,24 @@ def train(args: argparse.Namespace, base: RunConfig) -> int:
     """Run the options of `arguments.add_arguments` on top of `base`; returns the exit status.
 
     Beside the run directory it writes report.md and the curves of all finished runs of the experiment. 130 after
-    Ctrl-C (finished tasks and seeds are kept), 2 for options or data that cannot be used.
+    Ctrl-C (finished tasks and seeds are kept), 2 for options or data that cannot be used. Processes that `torchrun`
+    started train together.
     """
-    console = Console()
+    with distributed.launched_group():
+        return _train(args, base)
+
+
+def _train(args: argparse.Namespace, base: RunConfig) -> int:
+    console = Console(quiet=distributed.rank() > 0)
     try:
         config = config_from(args, base)
-        for note in notes(args):
+        for note in notes(args) if distributed.rank() == 0 else ():
             console.write(note)
         options = {"force": args.force, "start_from": args.start_from, "stop_after": args.stop_after}
         path = run(config, console, resume=args.resume is not False, **options)
         console.close()
+        if distributed.rank():
+            return 0
         runs = _runs(path.parent)
         page = report.write_report([run.path for run in runs], path.parent) if runs else None
     except KeyboardInterrupt:
@@ -40,7 +49,8 @@ def train(args: argparse.Namespace, base: RunConfig) -> int:
         return 130
     except USER_ERRORS as error:
         console.close()
-        print(f"error: {error}", file=sys.stderr)
+        process = f"process {distributed.rank()}: " if distributed.rank() else ""
+        print(f"{process}error: {error}", file=sys.stderr)
         return 2
     if read_run(path).unfinished:
         console.write(f"\nstopped after task {args.stop_after} as asked; without --stop_after the command goes on")

@@ -10,8 +10,9 @@ from quintil.models import IncrementalNet
 
 from .alignment import align_new_rows
 from .config import RunConfig
-from .learner import Learner, learner
+from .learner import Learner
 from .losses import mixed_distillation
+from .registry import learner
 
 
 class MixedDistillation(Learner):
