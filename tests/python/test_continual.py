@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import SCALAR, assert_same, same_bits
@@ -165,6 +166,24 @@ def test_small_memories(learner, scheme, tmp_path):
     assert str(caught.value) == (
         f"{name}: expected memory_size of at least 1, got 0 (the method trains on stored exemplars)"
     )
+
+
+@pytest.mark.filterwarnings("ignore:bic, task 2. 1 instead of 0 validation samples per class")
+@pytest.mark.parametrize("scheme", ["float32", "HDQT"])
+@pytest.mark.parametrize("learner", [name for name in LEARNERS if find_learner(name.split(",")[0]).uses_memory])
+def test_a_class_of_one_sample(learner, scheme, tmp_path):
+    """Class 3 has a single training sample: herding, pools, balanced phases and BatchNorm all meet it."""
+    y = torch.arange(120) % 4
+    x = torch.randn(120, 6, generator=torch.Generator().manual_seed(0)) + y.unsqueeze(1)
+    kept = (y[:80] != 3) | (torch.arange(80) == 3)
+    np.savez(tmp_path / "one.npz", x_train=x[:80][kept], y_train=y[:80][kept], x_test=x[80:], y_test=y[80:])
+    options = dict(dataset=f"custom:{tmp_path / 'one.npz'}", init_cls=2, increment=2, memory_size=12)
+    settings = config(
+        tmp_path, learner, scheme, epochs=2, norm="batch", batch_size=20, class_order="identity", **options
+    )
+    result = read_run(run(settings)).seeds[0]
+    assert [record["n_train"] for record in result.tasks] == [40, 21]
+    assert all(math.isfinite(value) for value in result.curve("cnn", "acc"))
 
 
 def test_no_memory_where_none_is_needed(tmp_path):
