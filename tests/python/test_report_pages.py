@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from quintil import HDQT, report
-from quintil.continual import RunConfig, run
+from quintil.continual import RunConfig, prepare, preset, run
 from quintil.metrics import FORMULAS, read_run
 from quintil.report.comparison import mean_confusion, new_sample_share, phase_seconds
-from quintil.report.published import PUBLISHED, same_protocol
+from quintil.report.published import _PROTOCOLS, PUBLISHED, same_protocol
 
 CONFIG = RunConfig(
     dataset="synthetic", method="icarl", init_cls=4, increment=4, seeds=(0, 1), memory_size=24, epochs=2, lr=0.01,
@@ -200,6 +200,20 @@ PUBLISHED_SETTING = dict(
     half_dims=False, norm="none", momentum=0.9, limit_batches=0, T=2.0, kd_tau2=False, exemplar_selection="herding",
     task_sizes=[2] * 9 + [1], model="fcnet",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset, method", [("dsads", "memo"), ("hapt", "der"), ("cifar100", "memo"), ("hapt", "bic")])
+def test_the_presets_are_the_published_protocol(dataset, method):
+    """What a run of the preset writes into config.json, data set aside, has published rows."""
+    stand_in = "synthetic:cifar" if dataset == "cifar100" else "digits"
+    config = preset(f"hdqt-{dataset}", method)
+    setup = prepare(config.replace(dataset=stand_in, init_cls=5, increment=5, split=None, normalise=None), 1)
+    described = {**setup.describe(), "dataset": dataset, "split": config.split}
+    described |= {"task_sizes": _PROTOCOLS[dataset]["task_sizes"], "features": _PROTOCOLS[dataset].get("features")}
+    described = json.loads(json.dumps(described))
+    assert same_protocol(described)
+    assert not same_protocol({**described, "lr": 0.3})
+    assert not same_protocol({**described, "network": "another"})
 
 
 def test_published_rows_stand_beside_a_run_of_their_protocol(tmp_path):

@@ -115,6 +115,7 @@ _PROTOCOLS = {
     "hapt": dict(_SENSOR, task_sizes=[2] * 5 + [1], features=561),
 }  # fmt: skip
 _WITHOUT_MEMORY = ("lwf",)
+_MEMO_NETWORKS = {"CifarResNet": "ResNetBase + ResNetTop", "FCNet": "FCNet + FCNet"}  # shared base and blocks
 
 # Last accuracy of full-length float32 runs that counts as reproduced, (middle, half width) [CIL 8.4].
 CORRIDORS = {
@@ -151,6 +152,8 @@ def same_protocol(config: dict) -> bool:
     wanted = {**_COMMON, **_PROTOCOLS[key[0]]}
     if key[1] in _WITHOUT_MEMORY:
         wanted = {name: v for name, v in wanted.items() if name not in ("memory_size", "memory_policy")}
+    if key[1] == "memo":
+        wanted["network"] = _MEMO_NETWORKS[wanted["network"]]
     if config.get("order_seed") != config.get("seed"):
         return False
     return all(config.get(name) == value for name, value in wanted.items())
