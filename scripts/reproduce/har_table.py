@@ -54,7 +54,7 @@ def configurations(args: argparse.Namespace) -> list[RunConfig]:
             results_dir=args.results_dir,
             exp_name=f"{args.dataset}_{learner}",
         )
-        count = args.bic_seeds if "bic" in learner or learner == "icarl" else args.seeds
+        count = args.bic_seeds if learner in ("icarl", "bic") else args.seeds
         seeds = base.seeds[: args.seeds if count is None else count]
         configs += [base.replace(scheme=SCHEMES[name], seeds=seeds) for name in args.schemes]
     return configs
@@ -124,7 +124,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=["icarl"], metavar="NAME", help="(icarl)")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=["float32", "hdqt"], help="(float32 hdqt)")
     parser.add_argument("--seeds", type=int, default=5, help="the first so many of the protocol's 20 seeds (5)")
-    parser.add_argument("--bic_seeds", type=int, help="the same for icarl, bic and bic-compat (default: --seeds)")
+    parser.add_argument("--bic_seeds", type=int, help="the same for icarl and bic (default: --seeds)")
     parser.add_argument("--jobs", type=int, default=2, help="processes with one thread each (2)")
     parser.add_argument("--results_dir", default="runs/reproduce")
     parser.add_argument("--out", help="path without ending (default: <results_dir>/<dataset>)")

@@ -153,6 +153,31 @@ TEST_CASE("rows at 2^32 and columns at the seams of a span draw the bits of thei
   }
 }
 
+// Where a range has few values, a kernel may take a reciprocal that it has tried on each of them; ranges of 512 have ties.
+TEST_CASE("integers of every range draw by the law") {
+  std::vector<int32_t> ranges = {1, 2, 7, 447, 448, 511, 512, 513, 959, 960, 1024, 1536};
+  for (int32_t range = 3; range < 1100; range += 29) ranges.push_back(range);
+  for (const std::string& isa : test::tested_isas()) {
+    DYNAMIC_SECTION(isa) {
+      test::Draws draws(4);
+      for (const int32_t range : ranges) {
+        for (const int32_t hi : {1, 7, 127}) {
+          constexpr int64_t kRows = 67, kCols = 401;
+          const Draw draw = random_draw(draws, 8);
+          const float divisor = static_cast<float>(range) / static_cast<float>(hi) + kStepEpsilon;
+          const Call call{kRows, kCols, kCols, kCols, {divisor, -hi, hi, draws.between(0, 1) == 0 ? 0 : 8}, &draw, 5};
+          const std::vector<int16_t> x = draws.integers<int16_t>(kRows * kCols, -range - 2, range + 2);
+          std::vector<uint8_t> got(x.size()), expected(x.size());
+          call.run(*kernels::table("scalar"), x.data(), expected.data());
+          call.run(*kernels::table(isa), x.data(), got.data());
+          CAPTURE(range, hi);
+          CHECK(got == expected);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a matrix rounded in parts of its rows is the matrix rounded at once") {
   for (const std::string& isa : test::tested_isas()) {
     DYNAMIC_SECTION(isa) {

@@ -45,4 +45,8 @@ void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
 
 void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
 
+// Of this folder alone: quantize_s16u8_stochastic with 8 bits without divisions; false where it cannot, nothing written then.
+bool quantize_short_codes(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
+                          const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
+
 }  // namespace quintil::kernels::avx512vnni

@@ -1,13 +1,9 @@
 // The uniform quantisers of HDQT [HDQT H1, H2, H7, H8], 16 elements at a time.
 //
-// Nearest: a true division, clamp to [lo, hi], convert with nearest-even. Clamping first gives the same code,
+// Nearest: the quotient clamped to [lo, hi], converted with nearest-even. Clamping first gives the same code,
 //   since lo and hi are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and
 //   max return.
-// Stochastic: Philox4x32-10 in registers. Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold
-//   the draws of columns group * 128 + 16 j + l: 16 bits j of the 128 bits, low half first. (8-bit stream: 256 columns, bytes.)
-// Registers: a 32 x 32 -> 64 bit product needs its factors in even lanes, so the 16 lanes travel as two registers of eight
-//   64-bit lanes (even and odd counters) whose upper halves are noise that no product reads; the two are merged at the end.
-//   Rounds 1 to 3 mix row and column only by xor: what depends on the columns alone is made once for a block of rows.
+// Stochastic: the random numbers of philox.h; int16 with 8 bits in quantize_short.cpp.
 // Bounds: |u| is at most 255, thresholds are below 65536 and r + 0.5 is exact in float32.
 #include <immintrin.h>
 
@@ -15,18 +11,11 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/philox.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
-
-constexpr int64_t kRowBlock = 16;  // rows that share the column part of the random numbers
-constexpr int kRounds = 10;
-constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
-}
 
 inline __m512 load(const float* x, __mmask16 lanes) {
   return _mm512_maskz_loadu_ps(lanes, x);
@@ -41,35 +30,65 @@ inline __m512 load(const int16_t* x) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))));
 }
 
+// Both roundings try a product with the reciprocal first. It may miss the quotient by 3 * 2^-24 of it, so what lies further
+// from every place where the code changes has the code of the quotient; 16 elements of which one lies nearer are divided.
 struct Grid {
-  __m512 divisor, lo, hi;
+  __m512 divisor, lo, hi, inverse, safe;
   __m512i zero;
+  bool invertible;
 
   explicit Grid(const CodeGrid& grid)
       : divisor(_mm512_set1_ps(grid.divisor)),
         lo(_mm512_set1_ps(static_cast<float>(grid.lo))),
         hi(_mm512_set1_ps(static_cast<float>(grid.hi))),
-        zero(_mm512_set1_epi32(grid.zero)) {}
+        inverse(_mm512_set1_ps(1.0f / grid.divisor)),
+        safe(_mm512_set1_ps(0.5f - 0x1p-14f)),
+        zero(_mm512_set1_epi32(grid.zero)),
+        invertible(grid.divisor > 1e-30f && grid.divisor < 1e30f) {}
 
-  // x / divisor in [lo, hi]; lanes where it is no number are left out of `numbers`.
-  __m512 clamped(__m512 x, __mmask16* numbers) const {
-    const __m512 u = _mm512_div_ps(x, divisor);
-    *numbers = _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q);
-    return _mm512_max_ps(_mm512_min_ps(u, hi), lo);
-  }
+  __m512 limited(__m512 u) const { return _mm512_max_ps(_mm512_min_ps(u, hi), lo); }
 
   __m128i bytes(__m512i code) const { return _mm512_cvtepi32_epi8(_mm512_add_epi32(code, zero)); }
 
   __m128i nearest(__m512 x) const {
-    __mmask16 numbers;
-    const __m512 u = clamped(x, &numbers);
-    return bytes(_mm512_maskz_cvt_roundps_epi32(numbers, u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    const __m512 u = limited(_mm512_mul_ps(x, inverse));
+    const __m512i code = _mm512_cvtps_epi32(u);
+    const __m512 distance = _mm512_abs_ps(_mm512_sub_ps(u, _mm512_cvtepi32_ps(code)));
+    const __mmask16 unsafe = _mm512_cmp_ps_mask(distance, safe, _CMP_GT_OQ) | _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return __builtin_expect(unsafe != 0 || !invertible, 0) ? divided(x) : bytes(code);
   }
 
-  // `random` holds integers 0 .. resolution - 1. The bounds are integers, so clamping first gives the same code.
-  __m128i stochastic(__m512 x, __m512i random, __m512 resolution) const {
-    __mmask16 numbers;
-    const __m512 u = clamped(x, &numbers);
+  [[gnu::noinline]] __m128i divided(__m512 x) const {
+    const __m512 u = _mm512_div_ps(x, divisor);
+    const __mmask16 numbers = _mm512_cmp_ps_mask(u, u, _CMP_ORD_Q);
+    return bytes(_mm512_maskz_cvt_roundps_epi32(numbers, limited(u), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+
+  // `random` holds integers r, 0 <= r < R = 2^bits. With t = R u rounded to an integer the code is floor((t + R - 1 - r) / R),
+  // for t < 0 floor((t + r) / R); another t counts only where the sum comes within `margin` of a multiple of R.
+  template <int bits>
+  __m128i stochastic(__m512 x, __m512i random) const {
+    constexpr int32_t resolution = 1 << bits;
+    const int32_t margin = bits == 16 ? 4 : 1;
+    const __m512 scale = _mm512_set1_ps(static_cast<float>(resolution));
+    const __m512 scaled = _mm512_mul_ps(limited(_mm512_mul_ps(x, inverse)), scale);
+    const __m512i t = _mm512_cvtps_epi32(scaled);
+    const __m512i mask = _mm512_set1_epi32(resolution - 1);
+    const __m512i offset =
+        _mm512_ternarylogic_epi32(random, _mm512_srai_epi32(t, 31), mask, 0xD2);  // r ^ (~sign & mask)
+    const __m512i sum = _mm512_add_epi32(t, offset);
+    const __m512i place = _mm512_and_si512(_mm512_add_epi32(sum, _mm512_set1_epi32(margin)), mask);
+    const __mmask16 unsafe =
+        _mm512_cmplt_epi32_mask(place, _mm512_set1_epi32(2 * margin)) | _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    if (__builtin_expect(unsafe != 0 || !invertible, 0)) return divided(x, random, scale);
+    return bytes(_mm512_srai_epi32(sum, bits));
+  }
+
+  // The bounds are integers, so clamping before rounding gives the same code.
+  [[gnu::noinline]] __m128i divided(__m512 x, __m512i random, __m512 resolution) const {
+    const __m512 quotient = _mm512_div_ps(x, divisor);
+    const __mmask16 numbers = _mm512_cmp_ps_mask(quotient, quotient, _CMP_ORD_Q);
+    const __m512 u = limited(quotient);
     const __m512 magnitude = _mm512_abs_ps(u);
     const __m512i whole = _mm512_maskz_cvttps_epi32(numbers, magnitude);
     const __m512 threshold = _mm512_mul_ps(resolution, _mm512_sub_ps(magnitude, _mm512_cvtepi32_ps(whole)));
@@ -103,121 +122,11 @@ void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid&
   }
 }
 
-struct Keys {
-  uint32_t key0[kRounds], key1[kRounds];
-
-  explicit Keys(const Draw& draw) {
-    for (uint32_t round = 0; round < kRounds; ++round) {
-      key0[round] = draw.key_low + round * 0x9E3779B9u;
-      key1[round] = draw.key_high + round * 0xBB67AE85u;
-    }
-  }
-};
-
-inline __m512i high(__m512i product) {
-  return _mm512_srli_epi64(product, 32);
-}
-inline __m512i xor3(__m512i a, __m512i b, __m512i c) {
-  return _mm512_ternarylogic_epi32(a, b, c, 0x96);
-}
-inline __m512i times(uint32_t factor, __m512i x) {
-  return _mm512_mul_epu32(_mm512_set1_epi32(static_cast<int>(factor)), x);
-}
-inline __m512i set1(uint32_t x) {
-  return _mm512_set1_epi32(static_cast<int>(x));
-}
-
-// Eight lanes of Philox, as far as they depend on the column group and the upper half of the row number.
-struct ColumnPart {
-  __m512i c2_before_3, c0_after_3, c2_after_3, c3_after_3;  // counter words without the row's share
-
-  ColumnPart(const Keys& keys, uint32_t site, uint64_t row_high_product, __m512i lanes) {
-    const __m512i first = times(kMultiplier0, lanes);
-    const __m512i second = times(kMultiplier1, xor3(high(first), set1(site), set1(keys.key1[0])));
-    const __m512i c0 = xor3(high(second), set1(static_cast<uint32_t>(row_high_product)), set1(keys.key0[1]));
-    const __m512i third = times(kMultiplier0, c0);
-    c2_before_3 = _mm512_xor_si512(first, set1(keys.key1[1]));
-    c0_after_3 = _mm512_xor_si512(second, set1(keys.key0[2]));
-    c2_after_3 = _mm512_xor_si512(high(third), set1(keys.key1[2]));
-    c3_after_3 = third;
-  }
-};
-
-// words[row][0..3]: the four output words of one call for `rows` rows. mixed[row] is the product of multiplier 0 and the row's
-// word after round 1. All chains advance together: one alone would wait for its own products.
-template <int rows>
-inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mixed, __m512i (*words)[4]) {
-  __m512i c[2 * rows][4];
-#pragma GCC unroll 8
-  for (int i = 0; i < 2 * rows; ++i) {
-    const ColumnPart& of = part[i & 1];
-    const __m512i low = set1(static_cast<uint32_t>(mixed[i / 2])),
-                  top = set1(static_cast<uint32_t>(mixed[i / 2] >> 32));
-    const __m512i product = times(kMultiplier1, _mm512_xor_si512(of.c2_before_3, top));
-    c[i][0] = _mm512_xor_si512(high(product), of.c0_after_3);
-    c[i][1] = product;
-    c[i][2] = _mm512_xor_si512(of.c2_after_3, low);
-    c[i][3] = of.c3_after_3;
-  }
-#pragma GCC unroll 10
-  for (int round = 3; round < kRounds; ++round) {
-    const __m512i key0 = set1(keys.key0[round]), key1 = set1(keys.key1[round]);
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * rows; ++i) {
-      const __m512i p0 = times(kMultiplier0, c[i][0]), p1 = times(kMultiplier1, c[i][2]);
-      c[i][0] = xor3(high(p1), c[i][1], key0);
-      c[i][1] = p1;
-      c[i][2] = xor3(high(p0), c[i][3], key1);
-      c[i][3] = p0;
-    }
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 4
-    for (int w = 0; w < 4; ++w) {
-      words[r][w] = _mm512_mask_shuffle_epi32(c[2 * r][w], 0xAAAA, c[2 * r + 1][w], _MM_PERM_CCAA);
-    }
-  }
-}
-
-// The words of `count` rows from row number `first` on, none of which carries into the upper half, for one column group.
-// Not inlined, like fill_rows: each has the registers for itself, and the words pass through L1.
-[[gnu::noinline]] void draw_words(const Keys& keys, uint32_t site, uint32_t group, uint64_t first, int64_t count,
-                                  __m512i (*words)[4]) {
-  const uint64_t row_high_product = uint64_t{kMultiplier1} * (first >> 32);
-  const uint32_t row_word = static_cast<uint32_t>(row_high_product >> 32) ^ keys.key0[0];
-  const __m512i counter = set1(group << 4);
-  const ColumnPart part[2] = {
-      {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0))},
-      {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1))}};
-  const auto mixed = [&](int64_t r) {
-    return uint64_t{kMultiplier0} * (row_word ^ static_cast<uint32_t>(first + static_cast<uint64_t>(r)));
-  };
-  int64_t r = 0;
-  for (; r + 2 <= count; r += 2) {
-    const uint64_t both[2] = {mixed(r), mixed(r + 1)};
-    philox<2>(keys, part, both, words + r);
-  }
-  if (r < count) {
-    const uint64_t last = mixed(r);
-    philox<1>(keys, part, &last, words + r);
-  }
-}
-
-// The j-th 16 draws of a call, `bits` bits each, from its merged words.
-template <int bits>
-inline __m512i draws(const __m512i* words, int j) {
-  constexpr int per_word = 32 / bits;
-  const __m512i shifted = _mm512_srli_epi32(words[j / per_word], static_cast<unsigned>(bits * (j % per_word)));
-  return _mm512_and_si512(shifted, _mm512_set1_epi32((1 << bits) - 1));
-}
-
 // Codes of the columns of one group, at most 4 * 32 / bits vectors of them.
 template <int bits, class T>
 [[gnu::noinline]] void fill_rows(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid,
                                  const __m512i (*words)[4], uint8_t* out, int64_t out_ld) {
   constexpr int vectors = 4 * 32 / bits;
-  const __m512 resolution = _mm512_set1_ps(static_cast<float>(1 << bits));
   for (int64_t r = 0; r < rows; ++r, x += ld, out += out_ld) {
 #pragma GCC unroll 16
     for (int j = 0; j < vectors; ++j) {
@@ -226,10 +135,10 @@ template <int bits, class T>
       const __m512i random = draws<bits>(words[r], j);
       if (left < 16) {
         const __mmask16 lanes = first_lanes(left);
-        _mm_mask_storeu_epi8(out + 16 * j, lanes, grid.stochastic(load(x + 16 * j, lanes), random, resolution));
+        _mm_mask_storeu_epi8(out + 16 * j, lanes, grid.stochastic<bits>(load(x + 16 * j, lanes), random));
         break;
       }
-      const __m128i codes = grid.stochastic(load(x + 16 * j), random, resolution);
+      const __m128i codes = grid.stochastic<bits>(load(x + 16 * j), random);
       _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * j), codes);
     }
   }
@@ -238,20 +147,9 @@ template <int bits, class T>
 template <int bits, class T>
 void drawn(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid, const Draw& draw, int64_t row0,
            uint8_t* out, int64_t out_ld) {
-  constexpr int64_t span = 16 * 4 * 32 / bits;
-  const Keys keys(draw);
-  __m512i words[kRowBlock][4];
-  for (int64_t r = 0; r < rows;) {
-    const uint64_t first = static_cast<uint64_t>(row0 + r);
-    const int64_t same_high = static_cast<int64_t>((uint64_t{1} << 32) - (first & 0xFFFFFFFFu));
-    int64_t count = rows - r < kRowBlock ? rows - r : kRowBlock;
-    if (count > same_high) count = same_high;
-    for (int64_t c = 0; c < cols; c += span) {
-      draw_words(keys, draw.site, static_cast<uint32_t>(c / span), first, count, words);
-      fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
-    }
-    r += count;
-  }
+  for_each_draw<bits>(rows, cols, draw, row0, [&](int64_t r, int64_t count, int64_t c, const __m512i(*words)[4]) {
+    fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
+  });
 }
 
 template <class T>
@@ -284,6 +182,7 @@ void quantize_f32u8_stochastic(const float* x, int64_t rows, int64_t cols, int64
 
 void quantize_s16u8_stochastic(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
                                const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld) {
+  if (draw.bits == 8 && quantize_short_codes(x, rows, cols, ld, grid, draw, row0, out, out_ld)) return;
   stochastic(x, rows, cols, ld, grid, draw, row0, out, out_ld);
 }
 
