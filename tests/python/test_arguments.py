@@ -98,6 +98,7 @@ def test_commands_of_the_authors():
         ("--quant hdqt --quantAccBWD noq", {"scheme": HDQT(backward_accumulator_bits=32)}),
         ("--quant hdqt --quantAccFWD noq", {"scheme": HDQT(accumulator_bits=32, backward_accumulator_bits=8)}),
         ("--quant hdqt --paper_compat", {"scheme": HDQT.paper()}),
+        ("--quant hdqt-paper --bits 5", {"scheme": HDQT.paper(bits=5)}),
         ("--quant hdqt --paper_compat --bits 5 --accumulator_bits 10 --tile_size 16",
          {"scheme": HDQT(5, 10, 16, hadamard="divisor", backward_tile_size=0, ste="raw", tile_order="chw")}),
         ("--quant noq --bits 4", {}),

@@ -82,7 +82,10 @@ def test_version_and_console_script(capsys):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("trian", "quintil: error: expected one of train, report, datasets, info, got 'trian' (did you mean train?)"),
+        (
+            "trian",
+            "quintil: error: expected one of train, sweep, predict, report, datasets, info, got 'trian' (did you mean train?)",
+        ),
         ("train", "error: train: expected --preset or --dataset, got neither (presets: b50-inc10, "),
         ("train --preset hdqt-dsad", "(did you mean hdqt-dsads?)"),
         ("train --preset digits --method icral", "error: find_learner: expected method to be one of bic, "),

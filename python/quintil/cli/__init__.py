@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a learner task by task and report it",
+    "sweep": "data sets x learners x schemes x seeds, side by side",
+    "predict": "labels for new samples from a checkpoint",
     "report": "tables, pictures and exports of finished runs",
     "datasets": "data sets: names, shapes, files and where to get them",
     "info": "version, instruction sets, torch, build",

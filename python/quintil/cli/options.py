@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,15 @@ class RunParser(argparse.ArgumentParser):
             "--config", metavar="FILE", help="options from a .yaml, .yml or .json file; the command line overrides them"
         )
 
-    def add_run_arguments(self) -> RunParser:
-        """Add all options of a run below those added so far; returns the parser."""
+    def add_run_arguments(self, *, several: Collection[str] = ()) -> RunParser:
+        """Add all options of a run below those added so far; returns the parser.
+
+        several: destinations of options that take one or more values here; given, each is a list.
+        """
         add_arguments(self)
+        for action in self._actions:
+            if action.dest in several:
+                action.nargs = "+"
         return self
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
@@ -72,7 +78,7 @@ class RunParser(argparse.ArgumentParser):
 
 
 def _words(path: str, key: str, value: Any, action: argparse.Action) -> list[str]:
-    """One key as command-line words: nothing for null, 1,2,3 for a list."""
+    """One key as command-line words: nothing for null; a list as 1,2,3 unless the option takes several words."""
     option = max(action.option_strings, key=len)
     if value is None:
         return []
@@ -85,7 +91,8 @@ def _words(path: str, key: str, value: Any, action: argparse.Action) -> list[str
     if isinstance(value, list):
         if not all(isinstance(item, (int, str)) and not isinstance(item, bool) for item in value):
             raise TypeError(f"config: expected {key} to be a list of integers or texts, got {value!r} (in {path})")
-        return [option] if not value else [f"{option}={','.join(map(str, value))}"]
+        texts = list(map(str, value))
+        return [option, *texts] if action.nargs in ("+", "*") else [f"{option}={','.join(texts)}"]
     if not isinstance(value, (int, float, str)):
         raise TypeError(f"config: expected {key} to be a number, text, true, false or list, got {value!r} (in {path})")
     return [f"{option}={value}"]

@@ -48,15 +48,20 @@ def base_config(dataset: str | None, *, name: str | None = None, method: str | N
     return preset("hdqt-dsads", learner).replace(dataset=known, **generic)
 
 
-def parser() -> RunParser:
-    made = RunParser(prog="quintil train", description=__doc__)
+def preset_parser(prog: str, description: str) -> RunParser:
+    """A parser with --config and --preset, before the options of a run are added."""
+    made = RunParser(prog=prog, description=description)
     names = ", ".join(sorted(PRESETS))
     made.add_argument(
         "--preset",
         metavar="NAME",
         help=f"published settings to start from (default: the ones that fit --dataset): {names}",
     )
-    return made.add_run_arguments()
+    return made
+
+
+def parser() -> RunParser:
+    return preset_parser("quintil train", __doc__).add_run_arguments()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

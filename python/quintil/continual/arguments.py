@@ -218,8 +218,9 @@ def _add_network_arguments(group: Any) -> None:
 
 def _add_quantisation_arguments(group: Any) -> None:
     group.add_argument(
-        "--quant", "--quantMethod", "-qmethod", choices=("none", "hdqt", *_QUANT_ALIASES), default="none",
-        help="none (alias noq): float32; hdqt (alias ours): integer forward and backward",
+        "--quant", "--quantMethod", "-qmethod", choices=("none", "hdqt", "hdqt-paper", *_QUANT_ALIASES), default="none",
+        help="none (alias noq): float32; hdqt (alias ours): integer forward and backward; hdqt-paper: the authors' "
+        "published arithmetic, HDQT.paper()",
     )  # fmt: skip
     group.add_argument("--bits", "--quantBits", type=int, help="operand bits (4)")
     group.add_argument("--accumulator_bits", "--acc_bits", "--quantAccBits", type=int, help="accumulator bits (8)")
@@ -228,7 +229,7 @@ def _add_quantisation_arguments(group: Any) -> None:
     _flag(
         group,
         "--paper_compat",
-        help="HDQT.paper(): the authors' published arithmetic instead of the defaults",
+        help="another name of --quant hdqt-paper",
     )
     for dest, aliases in _SITE_FLAGS.items():
         group.add_argument(f"--{dest}", *aliases, dest=dest, choices=("int", "stoch"), help=argparse.SUPPRESS)
@@ -328,14 +329,15 @@ def scheme_from(args: argparse.Namespace) -> HDQT | None:
     """
     plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize")
     changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
-    if _QUANT_ALIASES.get(args.quant, args.quant) == "none":
+    quant = _QUANT_ALIASES.get(args.quant, args.quant)
+    if quant == "none":
         others = ("paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
         given = [*changes, *(name for name in others if getattr(args, name))]
         if given and args.quant == "none":
             raise ValueError(f"config_from: expected quant to be hdqt with {', '.join(given)}, got none")
         return None
     base = HDQT()
-    if args.paper_compat:
+    if args.paper_compat or quant == "hdqt-paper":
         base = HDQT.paper(**{name: changes.pop(name) for name in ("bits", "accumulator_bits") if name in changes})
     if args.hadamard_off:
         changes["hadamard"] = "none"

@@ -89,6 +89,17 @@ def task_line(task: Task, tasks: int, record: dict, timing: dict) -> str:
     return "  ".join(parts[:2]) + " " + " ".join(parts[2:])
 
 
+def summary_line(summary: dict) -> str:
+    """Accuracy after the last task and averaged over tasks, both heads beside each other."""
+
+    def both(name: str) -> str:
+        return " ".join(
+            f"{tag.upper()} {summary[f'{name}_{tag}']:.2f}" for tag in ("cnn", "nme") if f"{name}_{tag}" in summary
+        )
+
+    return f"last {both('last_acc')} | AIA {both('avg_inc_acc')}"
+
+
 def _clock(seconds: float) -> str:
     return (
         f"{int(seconds) // 60}:{seconds % 60:04.1f}"
@@ -152,16 +163,10 @@ class Console(Observer):
     def on_finish(self, seed: int, summary: dict) -> None:
         self.close()
         if not self.quiet:
-            last = " ".join(f"{tag.upper()} {summary[f'last_acc_{tag}']:.2f}" for tag in _heads(summary))
-            average = " ".join(f"{tag.upper()} {summary[f'avg_inc_acc_{tag}']:.2f}" for tag in _heads(summary))
-            self.write(f"last {last} | AIA {average}")
+            self.write(summary_line(summary))
 
     def close(self) -> None:
         """Remove the progress bar (also after an interrupt)."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _heads(summary: dict) -> list[str]:
-    return [tag for tag in ("cnn", "nme") if f"last_acc_{tag}" in summary]

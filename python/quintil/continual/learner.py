@@ -248,7 +248,10 @@ class Learner:
         heads = self.heads() if heads is None else heads
         for head in heads:
             if head not in self.heads():
-                raise ValueError(f"predict: expected head to be one of {', '.join(self.heads())}, got {head!r}")
+                raise ValueError(
+                    f"predict: expected head to be one of {', '.join(self.heads())}, got {head!r} "
+                    "(nme takes a learner with exemplars)"
+                )
         self.net.eval()
 
         def both(inputs: Tensor) -> Tensor:

@@ -45,6 +45,11 @@ def load_checkpoint(path: str | Path, config: RunConfig | None = None) -> Learne
         check_same_config(content, setup.describe(), path)
         restore_learner(setup.learner, content, path, setup.dataset.x_train)
         return setup.learner
+    return learner_of(content, path)
+
+
+def learner_of(content: dict, path: Path) -> Learner:
+    """The learner of what `read_checkpoint` gave for a path, without its data set."""
     stored = content["config"]
     dataset = _stand_in(content, path)
     config = stored_config(stored)

@@ -104,19 +104,19 @@ def build_net(config: RunConfig, dataset: data.Dataset, streams: Streams) -> Inc
     return net.to(memory_format=torch.channels_last) if images else net
 
 
-def prepare(config: RunConfig, seed: int) -> SeedSetup:
-    """Load the data, draw the class order and build the learner of one seed; trains nothing."""
-    dataset = data.load(
-        config.dataset,
-        config.data_root,
-        split=config.split,
-        normalise=config.normalise,
-        seed=seed,
-        download=config.download,
-        features_file=config.features_file,
-        subjects_drop=config.subjects_drop,
-        classes_drop=config.classes_drop,
-    )
+def data_options(config: RunConfig, seed: int) -> dict:
+    """The arguments of `data.load` for one seed; equal ones give equal data."""
+    names = ("split", "normalise", "download", "features_file", "subjects_drop", "classes_drop")
+    options = {name: getattr(config, name) for name in names}
+    return {"name": config.dataset, "root": config.data_root, "seed": seed, **options}
+
+
+def prepare(config: RunConfig, seed: int, dataset: data.Dataset | None = None) -> SeedSetup:
+    """Load the data, draw the class order and build the learner of one seed; trains nothing.
+
+    dataset: what `data.load` gives for `data_options(config, seed)`, where it is there already.
+    """
+    dataset = data.load(**data_options(config, seed)) if dataset is None else dataset
     classes = len(dataset.class_names)
     order = class_order(classes, config.class_order, order_seed(config, seed))
     tasks = TaskStream(dataset, order, task_sizes(classes, config.first_classes(classes), config.increment))
@@ -181,8 +181,7 @@ def run_seed(
     with _threads(config.threads):
         setup = prepare(config, seed)
         described = setup.describe()
-        check_tasks(len(setup.tasks), force, start_from, stop_after)
-        setup.folder.check_config(described, repeated=(seed, *config.seeds) if force else ())
+        check(setup, force=force, start_from=start_from, stop_after=stop_after)
         if setup.folder.finished and not force and start_from is None:
             observer.on_skip(seed, setup.folder.path)
             return setup.folder.path
@@ -201,6 +200,12 @@ def run_seed(
         if interrupted():
             raise KeyboardInterrupt
     return setup.folder.path
+
+
+def check(setup: SeedSetup, *, force: bool, start_from: int | None, stop_after: int | None) -> None:
+    """ValueError if the options of `run` do not fit the tasks, or the directory holds another configuration."""
+    check_tasks(len(setup.tasks), force, start_from, stop_after)
+    setup.folder.check_config(setup.describe(), repeated=(setup.seed, *setup.config.seeds) if force else ())
 
 
 @distributed.in_first

@@ -49,6 +49,11 @@ def jobs_of(configs: Sequence[RunConfig]) -> list[Job]:
     return [Job(c, c.seeds[place]) for place in range(longest) for c in configs if place < len(c.seeds)]
 
 
+def default_workers(threads: int) -> int:
+    """How many processes of so many threads this machine has cores for, at least 1."""
+    return max(1, (os.cpu_count() or 1) // threads)
+
+
 def sweep(
     configs: Sequence[RunConfig],
     *,
@@ -56,6 +61,10 @@ def sweep(
     threads: int = 1,
     ray_address: str | None = None,
     on_job: Callable[[Job, Path | BaseException], None] | None = None,
+    force: bool = False,
+    resume: bool = True,
+    start_from: int | None = None,
+    stop_after: int | None = None,
 ) -> list[Path]:
     """Run every seed of every configuration and return the run directories, in the order of `configs`.
 
@@ -64,6 +73,7 @@ def sweep(
     ray_address: run on Ray instead of local processes: "local" starts an instance on this machine, "auto" or an
         address joins a cluster, whose nodes must see data_root and results_dir under the same paths.
     on_job: called in this process after each job with its folder, or with the exception that ended it.
+    force, resume, start_from, stop_after: as for `run`.
 
     A job that fails, or whose process dies, does not stop the others; SweepError names all of them at the end.
     KeyboardInterrupt stops the workers; files of finished tasks are whole and finished seeds are kept.
@@ -73,7 +83,11 @@ def sweep(
     jobs = [Job(job.config.replace(threads=threads), job.seed) for job in jobs_of(configs)]
     finished: dict[Job, Path] = {}
     failures: dict[Job, BaseException] = {}
-    results = _on_ray(jobs, threads, ray_address) if ray_address else _in_processes(jobs, workers, threads)
+    options = {"force": force, "resume": resume, "start_from": start_from, "stop_after": stop_after}
+    if ray_address:
+        results = _on_ray(jobs, options, threads, ray_address)
+    else:
+        results = _in_processes(jobs, options, workers or default_workers(threads))
     with contextlib.closing(results):
         for job, result in results:
             if isinstance(result, Path):
@@ -84,7 +98,8 @@ def sweep(
                 on_job(job, result)
     folders = dict.fromkeys(finished[job].parent for job in sorted(finished, key=jobs.index))
     for folder in folders:
-        aggregate(folder)
+        if any(folder.glob("seed*/summary.json")):
+            aggregate(folder)
     if failures:
         raise SweepError(failures)
     return list(folders)
@@ -95,8 +110,8 @@ def sweep(
 Results = Iterator[tuple[Job, Path | BaseException]]
 
 
-def _run(job: Job) -> Path:
-    return run_seed(job.config, job.seed)
+def _run(job: Job, options: dict) -> Path:
+    return run_seed(job.config, job.seed, **options)
 
 
 def _ignore_interrupt() -> None:
@@ -104,23 +119,22 @@ def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _in_processes(jobs: Sequence[Job], workers: int | None, threads: int) -> Results:
+def _in_processes(jobs: Sequence[Job], options: dict, workers: int) -> Results:
     """Jobs in spawned processes. One that dies takes its pool along, so what was broken is tried again one by one."""
-    count = min(workers or max(1, (os.cpu_count() or 1) // threads), max(1, len(jobs)))
     broken: list[Job] = []
-    for job, result in _one_pool(jobs, count):
+    for job, result in _one_pool(jobs, options, min(workers, max(1, len(jobs)))):
         if isinstance(result, BrokenProcessPool):
             broken.append(job)
         else:
             yield job, result
     for job in broken:
-        yield from _one_pool([job], 1)
+        yield from _one_pool([job], options, 1)
 
 
-def _one_pool(jobs: Sequence[Job], workers: int) -> Results:
+def _one_pool(jobs: Sequence[Job], options: dict, workers: int) -> Results:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
     try:
-        futures: dict[Future[Path], Job] = {pool.submit(_run, job): job for job in jobs}
+        futures: dict[Future[Path], Job] = {pool.submit(_run, job, options): job for job in jobs}
         for future in as_completed(futures):
             error = future.exception()
             yield futures[future], future.result() if error is None else error
@@ -139,20 +153,20 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.join()
 
 
-def _on_ray(jobs: Sequence[Job], threads: int, address: str) -> Results:
+def _on_ray(jobs: Sequence[Job], options: dict, threads: int, address: str) -> Results:
     try:
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "sweep: expected the package ray for ray_address, got none (pip install ray)"
         ) from error
-    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     started = not ray.is_initialized()
     if started:
-        ray.init(**({"address": address} if address != "local" else options))
+        ray.init(**({"address": address} if address != "local" else quiet))
     try:
         remote = ray.remote(num_cpus=threads, max_retries=0)(_run)
-        waiting = {remote.remote(job): job for job in jobs}
+        waiting = {remote.remote(job, options): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             job = waiting.pop(ready)

@@ -36,12 +36,11 @@ def _train(args: argparse.Namespace, base: RunConfig) -> int:
         config = config_from(args, base)
         for note in notes(args) if distributed.rank() == 0 else ():
             console.write(note)
-        options = {"force": args.force, "start_from": args.start_from, "stop_after": args.stop_after}
-        path = run(config, console, resume=args.resume is not False, **options)
+        path = run(config, console, **run_options(args))
         console.close()
         if distributed.rank():
             return 0
-        runs = _runs(path.parent)
+        runs = finished_runs(path.parent)
         page = report.write_report([run.path for run in runs], path.parent) if runs else None
     except KeyboardInterrupt:
         console.close()
@@ -62,7 +61,13 @@ def _train(args: argparse.Namespace, base: RunConfig) -> int:
     return 0
 
 
-def _runs(experiment: Path) -> list[RunResult]:
+def run_options(args: argparse.Namespace) -> dict:
+    """What parsed options say about going on, as arguments of `run`."""
+    names = ("force", "start_from", "stop_after")
+    return {"resume": args.resume is not False, **{name: getattr(args, name) for name in names}}
+
+
+def finished_runs(experiment: Path) -> list[RunResult]:
     """Runs of an experiment folder that have a finished seed."""
     folders = sorted(folder for folder in experiment.iterdir() if folder.is_dir())
     runs = [read_run(folder) for folder in folders if any(folder.glob("seed*/config.json"))]

@@ -9,7 +9,6 @@ else stratified, 20 % of every class test, drawn from `seed`.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from .normalise import default_normalisation, normalise
 from .persons import to_float, to_tensors
 from .registry import Dataset, Request, dataset
 from .splits import split_persons, stratified
-from .tables import LABEL_NAMES, SUBJECT_NAMES, pick, read_npz
+from .tables import read_npz
+from .user_files import npz_labels, npz_samples, read_csv_table
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 # x, labels, persons or None
@@ -113,17 +113,9 @@ def _read_npz(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
 
 
 def _npz_side(where: str, arrays: dict[str, np.ndarray], side: str) -> _Side:
-    x, y, subjects = arrays[f"x_{side}"], arrays[f"y_{side}"], arrays.get(f"subject_{side}")
-    if x.dtype.kind not in "iuf":
-        raise ValueError(f"{where}: expected x_{side} to be integers or floats, got {x.dtype}")
-    if x.ndim not in (2, 3, 4) or x.size == 0:
-        raise ValueError(f"{where}: expected x_{side} of shape [N, F], [N, C, L] or [N, C, H, W], got {list(x.shape)}")
-    if y.shape != (len(x),):
-        raise ValueError(f"{where}: expected y_{side} of shape [{len(x)}], got {list(y.shape)}")
-    if y.dtype.kind not in "US":
-        y = integer_column(where, y, f"y_{side}")
-    elif y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8")
+    x = npz_samples(where, arrays, f"x_{side}")
+    y = npz_labels(where, arrays, f"y_{side}", len(x))
+    subjects = arrays.get(f"subject_{side}")
     if subjects is not None:
         subjects = integer_column(where, subjects, f"subject_{side}")
         if len(subjects) != len(x):
@@ -132,55 +124,23 @@ def _npz_side(where: str, arrays: dict[str, np.ndarray], side: str) -> _Side:
 
 
 def _read_csv(where: str, raw: bytes, request: Request) -> tuple[_Side, _Side]:
-    header, *rows = list(csv.reader(raw.decode("utf-8-sig", "replace").splitlines())) or [[]]
-    names = [name.strip() for name in header]
-    rows = [row for row in rows if row]
-    label = pick(where, names, LABEL_NAMES, "label")
-    subject = next((n for n in names if n.lower() in SUBJECT_NAMES), None)
-    split = next((n for n in names if n.lower() == "split"), None)
-    features = [i for i, name in enumerate(names) if name not in (label, subject, split)]
-    if not rows or not features:
-        raise ValueError(f"{where}: expected rows and feature columns, got {len(rows)} rows, {len(features)} features")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(names):
-            raise ValueError(f"{where}: expected {len(names)} fields in every line, got {len(row)} in line {number}")
-    x = _numbers(where, [[row[i] for i in features] for row in rows])
-    labels = _labels([row[names.index(label)].strip() for row in rows])
-    persons = None
-    if subject is not None:
-        column = _numbers(where, [[row[names.index(subject)]] for row in rows])[:, 0]
-        persons = integer_column(where, column, f"column {subject}")
-    sides = None if split is None else [row[names.index(split)].strip().lower() for row in rows]
-    train, test = _csv_split(where, labels, persons, sides, request)
-    return tuple((x[rows_], labels[rows_], None if persons is None else persons[rows_]) for rows_ in (train, test))
+    table = read_csv_table(where, raw, labelled=True)
+    x, labels, persons = table.x, table.labels, table.subjects
+    train, test = _csv_split(where, labels, persons, table.sides, request)
+    return tuple((x[rows], labels[rows], None if persons is None else persons[rows]) for rows in (train, test))
 
 
 def _csv_split(
-    where: str, labels: np.ndarray, persons: np.ndarray | None, sides: list[str] | None, request: Request
+    where: str, labels: np.ndarray, persons: np.ndarray | None, sides: np.ndarray | None, request: Request
 ) -> tuple[np.ndarray, np.ndarray]:
     if sides is not None and request.split in (None, "official"):
-        wrong = sorted(set(sides) - {"train", "test"})
+        wrong = sorted(set(sides.tolist()) - {"train", "test"})
         if wrong:
             raise ValueError(f"{where}: expected split to be train or test, got {wrong[:5]}")
-        test = np.array(sides) == "test"
+        test = sides == "test"
         return ~test, test
     if persons is not None:
         return split_persons(where, request.split or "hdqt", persons, request.seed)
     if request.split is not None:
         raise ValueError(f"{where}: expected a subject column for split {request.split!r}, got none")
     return stratified(labels, request.seed)
-
-
-def _labels(column: list[str]) -> np.ndarray:
-    """Integers if every label is one, else the strings themselves."""
-    try:
-        return np.array([int(word) for word in column], dtype=np.int64)
-    except ValueError:
-        return np.array(column)
-
-
-def _numbers(where: str, rows: list[list[str]]) -> np.ndarray:
-    try:
-        return np.array(rows, dtype=np.float64)
-    except ValueError as error:
-        raise ValueError(f"{where}: expected only numbers in the feature columns, got {str(error)!r}") from None

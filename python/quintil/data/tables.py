@@ -89,7 +89,7 @@ def _from_npz(where: str, raw: bytes, features: int) -> tuple[np.ndarray, np.nda
 def _from_csv(where: str, raw: bytes, features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     header, _, body = raw.partition(b"\n")
     names = [word.strip().strip('"') for word in header.decode("utf-8-sig", "replace").strip().split(",")]
-    if not any(_is_number(word) for word in names):
+    if not any(is_number(word) for word in names):
         label, subject = pick(where, names, LABEL_NAMES, "label"), pick(where, names, SUBJECT_NAMES, "person")
         table = parse_numbers(where, body, len(names), separator=",")
         chosen = [i for i, n in enumerate(names) if n not in (label, subject) and n.lower() not in _OTHER_NAMES]
@@ -121,7 +121,8 @@ def _by_position(where: str, table: np.ndarray, features: int) -> tuple[np.ndarr
     return table[:, :features], table[:, -2], table[:, -1]
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Whether a word of a table is a number ("nan" is one)."""
     try:
         float(word)
     except ValueError:

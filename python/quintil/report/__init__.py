@@ -88,10 +88,7 @@ def _unused(stem: str, stems: Collection[str]) -> str:
 
 def _section(group: Sequence[RunResult], images: dict[str, Image]) -> list[Block]:
     """Everything about one group of equal settings: what it is, numbers, curves, matrices, costs."""
-    config = group[0].config
-    sizes = config["task_sizes"]
-    title = f"{config['dataset']}, {config['method']}, {len(sizes)} tasks ({', '.join(map(str, sizes))} classes)"
-    blocks: list[Block] = [Heading(title), Text(_about(group))]
+    blocks: list[Block] = [Heading(compare.title(group[0])), Text(_about(group))]
     unfinished = [f"{run.label}: {', '.join(map(str, run.unfinished))}" for run in group if run.unfinished]
     if unfinished:
         blocks.append(Text(f"Unfinished seeds, not counted: {'; '.join(unfinished)}."))

@@ -45,6 +45,13 @@ def setting(run: RunResult) -> dict:
     return {name: value for name, value in run.config.items() if name not in left_out}
 
 
+def title(run: RunResult) -> str:
+    """Data set, learner and tasks in a few words."""
+    sizes = run.config["task_sizes"]
+    counts = ", ".join(map(str, sizes))
+    return f"{run.config['dataset']}, {run.config['method']}, {len(sizes)} tasks ({counts} classes)"
+
+
 def groups(runs: Sequence[RunResult]) -> list[list[RunResult]]:
     """Runs of equal settings together, float32 first."""
     found: list[list[RunResult]] = []

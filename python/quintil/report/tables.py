@@ -149,7 +149,10 @@ def summary_table(runs: Sequence[RunResult]) -> str:
 
 
 def plain_table(runs: Sequence[RunResult]) -> str:
-    """`summary_table` with aligned columns for a terminal."""
+    """`summary_table` with aligned columns for a terminal; a titled one per setting where there are several."""
+    groups = compare.groups(runs)
+    if len(groups) > 1:
+        return "\n\n".join(f"{compare.title(group[0])}\n{plain_table(group)}" for group in groups)
     lines = [[re.sub("`", "", cell) for cell in row] for row in summary_rows(runs)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
