@@ -12,26 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from quintil.metrics import FORMULAS
-from quintil.schemes import HDQT
 
 from .config import BIC_LAYERS, HEADS, MODELS, NORMS, SCHEDULERS, RunConfig
 from .exemplars import POLICIES, SELECTIONS
 from .method_arguments import add_method_arguments
 from .registry import find_learner, learner_names
 from .samples import BITS
+from .scheme_arguments import add_scheme_arguments, scheme_from
 
 _DATASET_ALIASES = {"pamap": "pamap2"}
 _MODEL_ALIASES = {"memo_resnet32": "resnet32", "memo_fcnet": "fcnet"}
-_QUANT_ALIASES = {"noq": "none", "ours": "hdqt"}
-_SITES = {
-    "quant_fwd_wgt": "fw", "quant_fwd_act": "fa", "quant_bwd_wgt": "b1w",
-    "quant_bwd_grad1": "b1g", "quant_bwd_act": "b2a", "quant_bwd_grad2": "b2g",
-}  # fmt: skip
-_SITE_FLAGS = {
-    "quant_fwd_wgt": ("--quantFWDWgt", "-qfwdw"), "quant_fwd_act": ("--quantFWDAct", "-qfwda"),
-    "quant_bwd_wgt": ("--quantBWDWgt", "-qbwdw"), "quant_bwd_act": ("--quantBWDAct", "-qbwda"),
-    "quant_bwd_grad1": ("--quantBWDGrad1", "-qbwdg1"), "quant_bwd_grad2": ("--quantBWDGrad2", "-qbwdg2"),
-}  # fmt: skip
 # An option for every task also replaces what the preset says about the first one.
 _FIRST_TASK = {
     "epochs": "init_epoch", "lr": "init_lr", "milestones": "init_milestones", "lr_decay": "init_lr_decay",
@@ -80,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_method_arguments(parser, _flag)
     _add_training_arguments(parser.add_argument_group("training"))
     _add_network_arguments(parser.add_argument_group("network"))
-    _add_quantisation_arguments(parser.add_argument_group("quantisation"))
+    add_scheme_arguments(parser.add_argument_group("quantisation"), _flag)
+    for names in _INACTIVE:
+        parser.add_argument(*names, help=argparse.SUPPRESS)
     _add_run_arguments(parser.add_argument_group("run"))
 
 
@@ -216,32 +208,6 @@ def _add_network_arguments(group: Any) -> None:
     group.add_argument("--norm", choices=NORMS, help="normalisation inside fcnet")
 
 
-def _add_quantisation_arguments(group: Any) -> None:
-    group.add_argument(
-        "--quant", "--quantMethod", "-qmethod", choices=("none", "hdqt", "hdqt-paper", *_QUANT_ALIASES), default="none",
-        help="none (alias noq): float32; hdqt (alias ours): integer forward and backward; hdqt-paper: the authors' "
-        "published arithmetic, HDQT.paper()",
-    )  # fmt: skip
-    group.add_argument("--bits", "--quantBits", type=int, help="operand bits (4)")
-    group.add_argument("--accumulator_bits", "--acc_bits", "--quantAccBits", type=int, help="accumulator bits (8)")
-    group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32)")
-    group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
-    _flag(
-        group,
-        "--paper_compat",
-        help="another name of --quant hdqt-paper",
-    )
-    for dest, aliases in _SITE_FLAGS.items():
-        group.add_argument(f"--{dest}", *aliases, dest=dest, choices=("int", "stoch"), help=argparse.SUPPRESS)
-    _flag(group, "--hadamard_off", "--quantHadOff", help="no Hadamard transform")
-    _flag(group, "--requantize", "--quantRequantize", help="re-quantise transformed codes (true)")
-    for name, alias in (("--acc_fwd", "--quantAccFWD"), ("--acc_bwd", "--quantAccBWD")):
-        where = "forward" if name == "--acc_fwd" else "backward"
-        group.add_argument(name, alias, choices=("int", "noq"), help=f"noq: no accumulator limit in the {where}")
-    for names in _INACTIVE:
-        group.add_argument(*names, help=argparse.SUPPRESS)
-
-
 def _add_run_arguments(group: Any) -> None:
     group.add_argument("--results_dir", help="folder for all results (runs)")
     group.add_argument("--exp_name", "--prefix", "-p", help="experiment folder inside it")
@@ -320,38 +286,6 @@ def _memory_changes(args: argparse.Namespace, preset: RunConfig) -> dict:
     if args.fixed_memory:
         return {"memory_policy": "per_class"}
     return {}
-
-
-def scheme_from(args: argparse.Namespace) -> HDQT | None:
-    """The quantisation scheme of parsed options, None for float32.
-
-    ValueError if options of a scheme are given without one; `--quant noq` ignores them, as in the authors' commands.
-    """
-    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize")
-    changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
-    quant = _QUANT_ALIASES.get(args.quant, args.quant)
-    if quant == "none":
-        others = ("paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
-        given = [*changes, *(name for name in others if getattr(args, name))]
-        if given and args.quant == "none":
-            raise ValueError(f"config_from: expected quant to be hdqt with {', '.join(given)}, got none")
-        return None
-    base = HDQT()
-    if args.paper_compat or quant == "hdqt-paper":
-        base = HDQT.paper(**{name: changes.pop(name) for name in ("bits", "accumulator_bits") if name in changes})
-    if args.hadamard_off:
-        changes["hadamard"] = "none"
-    rounding = {site: getattr(args, flag) for flag, site in _SITES.items() if getattr(args, flag) is not None}
-    if rounding:
-        sites = [s for s in _SITES.values() if rounding.get(s, "stoch" if s in base.stochastic else "int") == "stoch"]
-        changes["stochastic"] = tuple(sites)
-    limit = changes.get("accumulator_bits", base.accumulator_bits)
-    if args.acc_bwd == "noq":
-        changes["backward_accumulator_bits"] = 32
-    if args.acc_fwd == "noq":
-        changes.setdefault("backward_accumulator_bits", base.backward_accumulator_bits or limit)
-        changes["accumulator_bits"] = 32
-    return dataclasses.replace(base, **changes)
 
 
 def notes(args: argparse.Namespace) -> list[str]:
