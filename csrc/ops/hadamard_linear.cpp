@@ -1,6 +1,7 @@
 // hadamard_linear: a fully connected layer whose three products run on integer codes [HDQT H1-H11].
 // The public op casts and parses; its private halves compute, and hold the checks for every caller (D10).
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include "csrc/ops/check.h"
@@ -95,7 +96,7 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x_codes, const Tensor& w
     return at::empty(wanted ? sizes : at::IntArrayRef{0}, grad.options());
   };
   Tensor dx = result(needed[0], {batch, k}), dw = result(needed[1], {n, k}), db = result(needed[2], {n});
-  if (needed[0]) {
+  const auto input_product = [&] {
     Workspace scratch;
     const CodeMatrix wc = load_codes(scratch, weight_codes, k, config.bits, s[2], s[3]);
     const InputGradWeight weight = prepare_input_gradient(kOp, scratch, config, wc, seed);
@@ -105,11 +106,21 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x_codes, const Tensor& w
     out.ld = k;
     out.epilogue = input_gradient_epilogue(config, gc, weight, wc.step, n);
     multiply(weight.packed, left_operand(gc), batch, out);
-  }
-  if (needed[1]) {
+  };
+  const auto weight_product = [&] {
     Workspace scratch;
     const CodeMatrix xc = load_codes(scratch, x_codes, k, config.bits, s[0], s[1]);
     weight_gradient(kOp, config, xc, data, n, seed, 0, dw.mutable_data_ptr<float>());
+  };
+  if (needed[0] && needed[1] && at::get_num_threads() == 2 && !at::in_parallel_region()) {
+    // One product each: about equal, and the threads meet once instead of after every pass.
+    at::parallel_for(0, 2, 1, [&](int64_t begin, int64_t end) {
+      if (begin == 0) input_product();
+      if (end == 2) weight_product();
+    });
+  } else {
+    if (needed[0]) input_product();
+    if (needed[1]) weight_product();
   }
   if (needed[2]) bias_gradient(data, batch, n, db.mutable_data_ptr<float>());
   return {dx, dw, db};

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
@@ -20,15 +21,22 @@ int64_t row_bytes(int64_t cols) {
   return (cols + kDepth - 1) / kDepth * kDepth;
 }
 
+// to[i] = code of byte i; the difference wraps in the width of T, so that whole vectors are subtracted.
+template <class T>
+void subtract_zero(const uint8_t* from, int64_t n, std::make_unsigned_t<T> zero, T* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<T>(static_cast<std::make_unsigned_t<T>>(from[i] - zero));
+}
+
 template <class T>
 const T* signed_codes(Workspace& scratch, const CodeMatrix& weight) {
   T* codes = scratch.take<T>(weight.rows * weight.cols);
-  const int32_t zero = weight.zero;  // a copy: bytes may alias the struct, and the loop would not be vectorised
-  for (int64_t r = 0; r < weight.rows; ++r) {
-    const uint8_t* from = weight.data + r * weight.ld;
-    T* to = codes + r * weight.cols;
-    for (int64_t c = 0; c < weight.cols; ++c) to[c] = static_cast<T>(from[c] - zero);
-  }
+  const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, weight.cols));
+  at::parallel_for(0, weight.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      subtract_zero(weight.data + r * weight.ld, weight.cols, static_cast<std::make_unsigned_t<T>>(weight.zero),
+                    codes + r * weight.cols);
+    }
+  });
   return codes;
 }
 

@@ -32,25 +32,31 @@ inline __m512i exact_parts(__m512 x, float divisor, float hi) {
   return _mm512_cvtps_epi32(_mm512_roundscale_ps(parts, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC));
 }
 
-// The reciprocal and the largest magnitude that differs from the ones below it; most = 0 if there is no exact one.
+// Whether rint(x * factor) is t(x) for x = 0 .. top.
+bool is_exact(float factor, int32_t top, float divisor, float hi) {
+  __m512 x = _mm512_cvtepi32_ps(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+  for (int32_t first = 0; first <= top; first += 16) {
+    const __mmask16 tried = first_lanes(top + 1 - first);
+    const __m512i product = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(factor)));
+    if (_mm512_mask_cmpneq_epi32_mask(tried, product, exact_parts(x, divisor, hi)) != 0) return false;
+    x = _mm512_add_ps(x, _mm512_set1_ps(16.0f));
+  }
+  return true;
+}
+
+// The reciprocal and the largest magnitude that differs from those below it; most = 0 if the reciprocal is not exact.
 struct Reciprocal {
   __m512 factor;
   int32_t most = 0;
 
   Reciprocal(const CodeGrid& grid, int64_t elements) {
-    const float hi = static_cast<float>(grid.hi);
-    const double last = std::ceil(static_cast<double>(hi) * static_cast<double>(grid.divisor));
-    if (grid.lo != -grid.hi || !(last >= 1.0 && last <= 32000.0)) return;
-    const auto top = static_cast<int32_t>(last);
+    const float hi = static_cast<float>(grid.hi), end = hi * grid.divisor;
+    if (grid.lo != -grid.hi || !(end >= 1.0f && end < 32000.0f)) return;
+    auto top = static_cast<int32_t>(end) - 1;  // from here to the first x whose t is 256 hi
+    while (256.0f * (static_cast<float>(top) / grid.divisor) <= 256.0f * hi - 0.5f) ++top;
     if (elements < kValuesPerTrial * top) return;
+    if (!is_exact(256.0f / grid.divisor, top, grid.divisor, hi)) return;
     factor = _mm512_set1_ps(256.0f / grid.divisor);
-    __m512 x = _mm512_cvtepi32_ps(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-    for (int32_t first = 0; first <= top; first += 16) {
-      const __mmask16 tried = first_lanes(top + 1 - first);
-      const __m512i fast = _mm512_cvtps_epi32(_mm512_mul_ps(x, factor));
-      if (_mm512_mask_cmpneq_epi32_mask(tried, fast, exact_parts(x, grid.divisor, hi)) != 0) return;
-      x = _mm512_add_ps(x, _mm512_set1_ps(16.0f));
-    }
     most = top;
   }
 };
