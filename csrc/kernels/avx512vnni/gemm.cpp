@@ -4,8 +4,8 @@
 //   products is exact. A (u8) is the broadcast operand, a dword of four k; B (s8) is one row of a packed panel.
 // Registers, 6 x 32 block: 12 tile sums, 12 totals over tiles, 2 rows of B, the two limits, the rest broadcasts of A.
 //   12 x 16 for a last panel of at most 16 columns: half of each panel row is then never read.
-//   8 x 32 where saturated totals fit int16 (tiles * L <= 32767): vpackssdw joins both halves of a row into one register of
-//   int16, which limits and adds 32 sums at once: 16 tile sums, 8 totals.
+//   8 x 32 where saturated totals fit int16 (tiles * L <= 32767): sums start L higher, so that vpackusdw, which joins both
+//   halves of a row in one register, limits them from below, and one minimum from above: 16 tile sums, 8 totals.
 // Index map: panel[k4][32][4] holds b(4 k4 + i, j) at ((k4 * 32) + j) * 4 + i; a tile's sum starts at start[tile][j], which
 //   takes A's offset away before the limit acts.
 // Overflow: a tile sum is below 4 tile_k4 * 255 * 128 in magnitude, the op bounds 4 k4 * max_a * max_b below 2^31 (N2).
@@ -23,6 +23,7 @@ namespace quintil::kernels::avx512vnni {
 namespace {
 
 constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel: two registers
+constexpr int64_t kShortTiles = 258;              // tiles whose totals fit int16 at A = 8
 
 // What one block reads: its rows of A, one panel of B.
 struct Operands {
@@ -153,8 +154,8 @@ template <int rows, int halves, Overflow kOverflow, class Sink>
   }
 }
 
-// The same, saturating, with totals in int16. vpackssdw saturates at +-32767 first, which no limit up to there can see. Within
-// each 128-bit lane it puts four columns of the first half before four of the second; unpack restores both.
+// The same, saturating, with totals in int16, from starts that are L higher. Totals wrap: only their end has to fit.
+// Within each 128-bit lane vpackusdw puts four columns of the first half before four of the second; unpack restores both.
 template <int rows, class Sink>
 [[gnu::noinline]] void short_block(const Operands& o, int64_t row, const Sink& sink) {
   __m512i total[rows], sum[rows][2];
@@ -164,8 +165,7 @@ template <int rows, class Sink>
   const uint8_t* a = o.a + row * a_row;
   const int8_t* b = o.b;
   const int8_t* const b_end = b + o.k4 * kPanelBytes;
-  const __m512i most = _mm512_set1_epi16(static_cast<int16_t>(o.limit));
-  const __m512i least = _mm512_set1_epi16(static_cast<int16_t>(-o.limit));
+  const __m512i most = _mm512_set1_epi16(static_cast<int16_t>(2 * o.limit));
   for (const int32_t* start = o.start; b < b_end; start += kPanel) {
     const int8_t* const tile_end = b_end - b < tile_bytes ? b_end : b + tile_bytes;
 #pragma GCC unroll 8
@@ -186,20 +186,29 @@ template <int rows, class Sink>
     } while (b != tile_end);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      const __m512i both = _mm512_packs_epi32(sum[i][0], sum[i][1]);
-      total[i] = _mm512_add_epi16(total[i], _mm512_max_epi16(_mm512_min_epi16(both, most), least));
+      const __m512i both = _mm512_packus_epi32(sum[i][0], sum[i][1]);
+      total[i] = _mm512_add_epi16(total[i], _mm512_min_epu16(both, most));
     }
   }
+  const __m512i lift = _mm512_set1_epi16(static_cast<int16_t>((o.k4 + o.tile_k4 - 1) / o.tile_k4 * o.limit));
   const Sink local = sink;  // stores cannot change it
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i) {
-    local.put(row + i, 0, _mm512_srai_epi32(_mm512_unpacklo_epi16(total[i], total[i]), 16));
-    local.put(row + i, 1, _mm512_srai_epi32(_mm512_unpackhi_epi16(total[i], total[i]), 16));
+    const __m512i exact = _mm512_sub_epi16(total[i], lift);
+    local.put(row + i, 0, _mm512_srai_epi32(_mm512_unpacklo_epi16(exact, exact), 16));
+    local.put(row + i, 1, _mm512_srai_epi32(_mm512_unpackhi_epi16(exact, exact), 16));
   }
 }
 
 template <class Sink>
-void short_panel_rows(const Operands& o, int64_t m, const Sink& sink) {
+void short_panel_rows(const Operands& given, int64_t tiles, int64_t m, const Sink& sink) {
+  alignas(64) int32_t lifted[kShortTiles * kPanel];
+  for (int64_t i = 0; i < tiles * kPanel; i += 16) {
+    _mm512_store_si512(lifted + i,
+                       _mm512_add_epi32(_mm512_loadu_si512(given.start + i), _mm512_set1_epi32(given.limit)));
+  }
+  Operands o = given;
+  o.start = lifted;
   for (int64_t row = 0, left = m; left > 0; left = m - row) {
     const int64_t take = left >= 16 || left == 8 ? 8 : left > 8 ? (left + 1) / 2 : left;
     switch (take) {
@@ -251,8 +260,8 @@ void multiply(const Gemm& g, Sink whole) {
     const bool narrow = columns <= 16;
     o.b = g.b + first / kPanel * g.k4 * kPanelBytes;
     o.start = g.start + first * tiles;
-    if (g.overflow == Overflow::kSaturate && !narrow && tiles * g.limit <= INT16_MAX) {
-      short_panel_rows(o, g.m, sink);
+    if (g.overflow == Overflow::kSaturate && !narrow && tiles * g.limit <= INT16_MAX && tiles <= kShortTiles) {
+      short_panel_rows(o, tiles, g.m, sink);
     } else if (g.overflow == Overflow::kSaturate) {
       panel_rows<Overflow::kSaturate>(o, g.m, narrow, sink);
     } else if (g.overflow == Overflow::kWrap) {
