@@ -7,4 +7,4 @@ here="$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 python="${PYTHON:-$here/../../.venv/bin/python}"
 if [[ ! -x "$python" ]]; then python=python3; fi
 root="${1:?give the folder with the data set as the first argument}"
-exec "$python" "$here/har_table.py" dsads "$root" --seeds 20 "${@:2}"
+exec "$python" "$here/har_table.py" dsads "$root" --schemes float32 hdqt hdqt-paper --seeds 20 "${@:2}"
