@@ -85,33 +85,61 @@ void scale_binary_rows(const Blocks& blocks, float* x, int64_t rows, int64_t col
   });
 }
 
+// row[c] = code c of row r; zeros below the last row.
+template <class T>
+void widen_row(const CodeMatrix& x, int64_t r, T* row) {
+  if (r >= x.rows) {
+    std::fill_n(row, x.cols, T{0});
+  } else if constexpr (std::is_same_v<T, int16_t>) {
+    kernels::active().widen_u8s16(x.data + r * x.ld, x.cols, x.zero, row);
+  } else {
+    for (int64_t c = 0; c < x.cols; ++c) row[c] = x.data[r * x.ld + c] - x.zero;
+  }
+}
+
 // Codes as integers of type T, zero-padded to `rows` rows, transformed down the rows.
 template <class T>
 T* exact_transform(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t rows) {
   T* out = scratch.take<T>(rows * x.cols);
   at::parallel_for(0, rows, rows_per_task(x.cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      T* row = out + r * x.cols;
-      if (r >= x.rows) {
-        std::fill_n(row, x.cols, T{0});
-      } else if constexpr (std::is_same_v<T, int16_t>) {
-        kernels::active().widen_u8s16(x.data + r * x.ld, x.cols, x.zero, row);
-      } else {
-        for (int64_t c = 0; c < x.cols; ++c) row[c] = x.data[r * x.ld + c] - x.zero;
-      }
-    }
+    for (int64_t r = begin; r < end; ++r) widen_row(x, r, out + r * x.cols);
   });
   block_transform(blocks, out, x.rows, x.cols);
   return out;
 }
 
-int32_t absmax(const int16_t* x, int64_t rows, int64_t cols) {
+// The largest of measure(begin, end) over ranges of `count` things.
+template <class F>
+int32_t parallel_max(int64_t count, int64_t grain, F measure) {
   return at::parallel_reduce(
-      0, rows, rows_per_task(cols), 0,
-      [&](int64_t begin, int64_t end, int32_t most) {
-        return std::max(most, kernels::active().absmax_s16(x + begin * cols, (end - begin) * cols));
-      },
+      0, count, std::max<int64_t>(1, grain), 0,
+      [&](int64_t begin, int64_t end, int32_t most) { return std::max(most, measure(begin, end)); },
       [](int32_t a, int32_t b) { return std::max(a, b); });
+}
+
+// The same as int16, with max|z|. Small equal blocks are widened, transformed and measured one after another, in cache.
+int16_t* exact_transform(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t rows, int32_t* most) {
+  const auto& k = kernels::active();
+  const int64_t cols = x.cols, order = largest_order(blocks.mode, x.rows, blocks.block);
+  if (order * cols > kElementsPerTask || rows % order != 0) {
+    int16_t* whole = exact_transform<int16_t>(scratch, blocks, x, rows);
+    *most = parallel_max(rows, rows_per_task(cols), [&](int64_t begin, int64_t end) {
+      return k.absmax_s16(whole + begin * cols, (end - begin) * cols);
+    });
+    return whole;
+  }
+  int16_t* out = scratch.take<int16_t>(rows * cols);
+  *most = parallel_max(rows / order, rows_per_task(cols) / order, [&](int64_t begin, int64_t end) {
+    int32_t found = 0;
+    for (int64_t first = begin * order; first < end * order; first += order) {
+      int16_t* block = out + first * cols;
+      for (int64_t r = 0; r < order; ++r) widen_row(x, first + r, block + r * cols);
+      if (order > 1) transform_cols(block, order, cols, cols);
+      found = std::max(found, k.absmax_s16(block, order * cols));
+    }
+    return found;
+  });
+  return out;
 }
 
 template <class T>
@@ -215,8 +243,9 @@ TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const
   const int64_t n = result.rows * x.cols;
   const int64_t most = largest_order(blocks.mode, x.rows, blocks.block) * x.max_code;
   if (requantize_codes && most <= std::numeric_limits<int16_t>::max() && blocks.mode != BlockMode::kBinary) {
-    const int16_t* exact = exact_transform<int16_t>(scratch, blocks, x, result.rows);
-    const float range = static_cast<float>(absmax(exact, result.rows, x.cols));
+    int32_t most_found = 0;
+    const int16_t* exact = exact_transform(scratch, blocks, x, result.rows, &most_found);
+    const auto range = static_cast<float>(most_found);
     requantize(result, scratch, exact, AbsMax{std::bit_cast<uint32_t>(range), 1}, bits, draw, row0);
     return result;
   }
