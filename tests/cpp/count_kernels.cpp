@@ -1,0 +1,268 @@
+// One call of one kernel at a fixed shape, for an instruction counter: scripts/count_instructions.py runs this program
+// under valgrind's callgrind, which collects inside measured_call alone.
+//
+//   count_kernels list            name and shape of every case
+//   count_kernels facts           compiler and flags of this program, on which counts depend
+//   count_kernels ISA NAME        the call
+//
+// Shapes are small, since callgrind is some fifty times slower than the CPU, yet long enough for the main loops; most
+// end in a tail, so that tails count too. Data are the same everywhere and begin on a page.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <string>
+#include <type_traits>
+
+#include "csrc/kernels/dispatch.h"
+#include "tests/cpp/draws.h"
+#include "tests/cpp/guarded.h"
+
+// A jump in the place of the call would leave the function, and collection with it, before the kernel has begun.
+extern "C" [[gnu::noinline]] void measured_call(void (*call)(void*), void* data) {
+  call(data);
+  __asm__ volatile("" ::: "memory");
+}
+
+namespace quintil::test {
+namespace {
+
+using kernels::KernelTable;
+
+constexpr int kSkipped = 77;  // as in main.cpp: the CPU lacks the instruction set
+constexpr int64_t kRows = 40, kCols = 1000, kElements = kRows * kCols;
+constexpr CodeGrid kGrid{0.4f, -7, 7, 8};
+constexpr CodeGrid kWideGrid{64.0f, -7, 7, 0};
+
+struct Case {
+  const char* name;
+  const char* shape;
+  void (*run)(const KernelTable& k);
+};
+
+template <class Call>
+void measured(Call call) {
+  measured_call([](void* f) { (*static_cast<Call*>(f))(); }, &call);
+}
+
+Guarded<float> floats(int64_t n) {
+  return {Draws(1).floats(n, 1.0f), kFront};
+}
+
+template <class T>
+Guarded<T> integers(int64_t n, int64_t lo, int64_t hi) {
+  return {Draws(2).integers<T>(n, lo, hi), kFront};
+}
+
+template <class T>
+Guarded<T> room(int64_t n) {
+  return Guarded<T>(n, kFront);
+}
+
+constexpr Draw draw_of(int32_t bits) {
+  return {0x12345678u, 0x9ABCDEF0u, 4, bits};
+}
+
+// ---------------------------------------------------------------------------------------------- quantise, transform
+void absmax(const KernelTable& k) {
+  auto x = floats(kElements);
+  measured([&] { k.absmax_f32(x.data(), kElements); });
+}
+
+void quantize_nearest(const KernelTable& k) {
+  auto x = floats(kElements);
+  auto out = room<uint8_t>(kElements);
+  measured([&] { k.quantize_f32u8(x.data(), kRows, kCols, kCols, kGrid, out.data(), kCols); });
+}
+
+void quantize_float_stochastic(const KernelTable& k) {
+  auto x = floats(kElements);
+  auto out = room<uint8_t>(kElements);
+  measured(
+      [&] { k.quantize_f32u8_stochastic(x.data(), kRows, kCols, kCols, kGrid, draw_of(16), 0, out.data(), kCols); });
+}
+
+void quantize_short_stochastic(const KernelTable& k) {
+  auto x = integers<int16_t>(kElements, -448, 448);
+  auto out = room<uint8_t>(kElements);
+  measured(
+      [&] { k.quantize_s16u8_stochastic(x.data(), kRows, kCols, kCols, kWideGrid, draw_of(8), 0, out.data(), kCols); });
+}
+
+template <int64_t order>
+void fwht_rows(const KernelTable& k) {
+  constexpr int64_t rows = 20, blocks = 1024 / order, width = order * blocks;
+  auto x = floats(rows * width);
+  measured([&] { k.fwht_f32_rows(x.data(), rows, width, order, blocks); });
+}
+
+void fwht_float_cols(const KernelTable& k) {
+  auto x = floats(128 * 124);
+  measured([&] { k.fwht_f32_cols(x.data(), 128, 124, 124); });
+}
+
+void fwht_short_cols(const KernelTable& k) {
+  auto x = integers<int16_t>(128 * 124, -7, 7);
+  measured([&] { k.fwht_s16_cols(x.data(), 128, 124, 124); });
+}
+
+// ---------------------------------------------------------------------------------------------- products
+constexpr int64_t kM = 50, kN = 80, kK = 288, kColumns = (kN + kPanel - 1) / kPanel * kPanel;
+
+template <bool k_contiguous>
+void pack_b(const KernelTable& k) {
+  auto b = integers<int8_t>(kK * kN, -7, 7);
+  auto panels = room<int8_t>(kK * kColumns);
+  auto start = room<int32_t>(kK / kTile * kColumns);
+  constexpr int64_t k_stride = k_contiguous ? 1 : kN, n_stride = k_contiguous ? kK : 1;
+  measured([&] { k.pack_b_s8(b.data(), k_stride, n_stride, kK, kN, kTile, 8, panels.data(), start.data()); });
+}
+
+void pack_a(const KernelTable& k) {
+  constexpr int64_t depth = 64, m = 300;
+  auto a = integers<uint8_t>(depth * m, 1, 15);
+  auto packed = room<uint8_t>(depth * m);
+  measured([&] { k.pack_a_u8(a.data(), m, 1, depth, m, kTile, packed.data()); });
+}
+
+// The three ways in which the ops multiply: no limit (one tile), a narrow accumulator of 4-bit codes, 8-bit codes.
+struct Exact {
+  static constexpr int32_t bits = 4, accumulator = 32;
+};
+struct Narrow {
+  static constexpr int32_t bits = 4, accumulator = 8;
+};
+struct Wide {
+  static constexpr int32_t bits = 8, accumulator = 16;
+};
+
+template <class Law, class Out>
+void gemm(const KernelTable& k) {
+  constexpr bool limited = Law::accumulator < 32;
+  constexpr int32_t zero = 1 << (Law::bits - 1);
+  auto a = integers<uint8_t>(kM * kK, 1, 2 * zero - 1);
+  auto b = integers<int8_t>(kK * kN, 1 - zero, zero - 1);
+  auto panels = room<int8_t>(kK * kColumns);
+  auto start = room<int32_t>((limited ? kK / kTile : 1) * kColumns);
+  k.pack_b_s8(b.data(), kN, 1, kK, kN, limited ? kTile : 0, zero, panels.data(), start.data());
+  const Gemm g{.a = a.data(),
+               .a_row = kK,
+               .a_k4 = kDepth,
+               .b = panels.data(),
+               .start = start.data(),
+               .m = kM,
+               .n = kN,
+               .k4 = kK / kDepth,
+               .tile_k4 = (limited ? kTile : kK) / kDepth,
+               .overflow = limited ? Overflow::kSaturate : Overflow::kNone,
+               .limit = static_cast<int32_t>((int64_t{1} << (Law::accumulator - 1)) - 1),
+               .shift = 32 - Law::accumulator,
+               .max_a = 2 * zero - 1,
+               .max_b = zero - 1};
+  auto c = room<Out>(kM * kN);
+  if constexpr (std::is_same_v<Out, float>) {
+    auto bias = floats(kN);
+    const Epilogue epilogue{{0.1f, 0.2f, 0.3f}, 1.0f / 64, bias.data()};
+    measured([&] { k.gemm_u8s8f32(g, epilogue, c.data(), kN); });
+  } else {
+    measured([&] { k.gemm_u8s8s32(g, c.data(), kN); });
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- unfold, bits, sums
+constexpr ConvShape kConv{16, 16, 20, 3, 3, 1, 1, 1, 1, 1, 1, 16, 16, true};
+constexpr int64_t kTaps = 9 * 20, kPositions = 96, kPixels = 16 * 16 * 20;
+
+void im2col(const KernelTable& k) {
+  auto image = integers<uint8_t>(kPixels, 1, 15);
+  auto out = room<uint8_t>(kPositions * kTaps);
+  measured([&] { k.im2col_u8(image.data(), kConv, 0, kPositions, 8, out.data(), kTaps); });
+}
+
+void col2im(const KernelTable& k) {
+  auto cols = integers<int32_t>(kPositions * kTaps, -2000, 2000);
+  auto image = integers<int32_t>(kPixels, 0, 0);
+  measured([&] { k.col2im_s32(cols.data(), kTaps, kConv, 0, kPositions, image.data()); });
+}
+
+void pack_nibbles(const KernelTable& k) {
+  auto codes = integers<uint8_t>(kElements - 1, 0, 15);
+  auto out = room<uint8_t>(kElements / 2);
+  measured([&] { k.pack_u8u4(codes.data(), kElements - 1, out.data()); });
+}
+
+void unpack_nibbles(const KernelTable& k) {
+  auto packed = integers<uint8_t>(kElements / 2, 0, 255);
+  auto out = room<uint8_t>(kElements - 1);
+  measured([&] { k.unpack_u4u8(packed.data(), kElements - 1, false, out.data()); });
+}
+
+void widen(const KernelTable& k) {
+  auto codes = integers<uint8_t>(kElements - 1, 1, 15);
+  auto out = room<int16_t>(kElements - 1);
+  measured([&] { k.widen_u8s16(codes.data(), kElements - 1, 8, out.data()); });
+}
+
+void sum_rows(const KernelTable& k) {
+  auto x = floats(kElements);
+  auto out = room<float>(kCols);
+  measured([&] { k.sum_rows_f32(x.data(), kRows, kCols, kCols, out.data()); });
+}
+
+constexpr Case kCases[] = {
+    {"absmax_f32", "40000", absmax},
+    {"quantize_f32u8", "40x1000, nearest", quantize_nearest},
+    {"quantize_f32u8_stochastic", "40x1000, 16 random bits", quantize_float_stochastic},
+    {"quantize_s16u8_stochastic", "40x1000, 8 random bits", quantize_short_stochastic},
+    {"fwht_f32_rows/64", "20x1024, order 64", fwht_rows<64>},
+    {"fwht_f32_rows/1024", "20x1024, order 1024", fwht_rows<1024>},
+    {"fwht_f32_cols", "128x124, order 128", fwht_float_cols},
+    {"fwht_s16_cols", "128x124, order 128", fwht_short_cols},
+    {"pack_b_s8/k", "288x80, k contiguous", pack_b<true>},
+    {"pack_b_s8/n", "288x80, n contiguous", pack_b<false>},
+    {"pack_a_u8", "64x300, m contiguous", pack_a},
+    {"gemm_u8s8s32/exact", "50x288x80, 4 bit, no limit", gemm<Exact, int32_t>},
+    {"gemm_u8s8s32/a8", "50x288x80, 4 bit, A=8 T=32", gemm<Narrow, int32_t>},
+    {"gemm_u8s8s32/a16", "50x288x80, 8 bit, A=16 T=32", gemm<Wide, int32_t>},
+    {"gemm_u8s8f32/exact", "50x288x80, 4 bit, no limit", gemm<Exact, float>},
+    {"gemm_u8s8f32/a8", "50x288x80, 4 bit, A=8 T=32", gemm<Narrow, float>},
+    {"gemm_u8s8f32/a16", "50x288x80, 8 bit, A=16 T=32", gemm<Wide, float>},
+    {"im2col_u8", "16x16x20, 3x3, 96 positions", im2col},
+    {"col2im_s32", "16x16x20, 3x3, 96 positions", col2im},
+    {"pack_u8u4", "39999", pack_nibbles},
+    {"unpack_u4u8", "39999", unpack_nibbles},
+    {"widen_u8s16", "39999", widen},
+    {"sum_rows_f32", "40x1000", sum_rows},
+};
+
+int run(const std::string& isa, const std::string& name) {
+  const KernelTable* table = kernels::table(isa);
+  if (table == nullptr) {
+    std::fprintf(stderr, "count_kernels: expected an instruction set that runs here, got %s\n", isa.c_str());
+    return kSkipped;
+  }
+  const Case* found = std::find_if(std::begin(kCases), std::end(kCases), [&](const Case& c) { return name == c.name; });
+  if (found == std::end(kCases)) {
+    std::fprintf(stderr, "count_kernels: expected a name of `count_kernels list`, got %s\n", name.c_str());
+    return 2;
+  }
+  found->run(*table);
+  return 0;
+}
+
+}  // namespace
+}  // namespace quintil::test
+
+int main(int argc, char** argv) {
+  if (argc == 3) return quintil::test::run(argv[1], argv[2]);
+  if (argc == 2 && std::strcmp(argv[1], "list") == 0) {
+    for (const auto& c : quintil::test::kCases) std::printf("%s\t%s\n", c.name, c.shape);
+    return 0;
+  }
+  if (argc == 2 && std::strcmp(argv[1], "facts") == 0) {
+    std::printf("compiler\t%s\nflags\t%s\n", QUINTIL_COMPILER, QUINTIL_FLAGS);
+    return 0;
+  }
+  std::fprintf(stderr, "usage: count_kernels list | facts | ISA NAME\n");
+  return 2;
+}
