@@ -45,7 +45,12 @@ void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
 
 void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
 
-// Of this folder alone: quantize_s16u8_stochastic with 8 bits without divisions; false where it cannot, nothing written then.
+// Of this folder alone.
+// The random words of some rows from number `first` on, for one group of 64 words a row: words[r][16 w + l] is output word w of
+// lane l. Returns how many rows: at most kDrawRows, none of which carries into the upper half of the number. 64-byte aligned.
+constexpr int64_t kDrawRows = 16;
+int64_t draw_block(const Draw& draw, uint64_t first, int64_t rows, uint32_t group, uint32_t (*words)[64]);
+// quantize_s16u8_stochastic with 8 bits without divisions; false where it cannot, nothing written then.
 bool quantize_short_codes(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
                           const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
 

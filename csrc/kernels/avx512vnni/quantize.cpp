@@ -3,7 +3,7 @@
 // Nearest: the quotient clamped to [lo, hi], converted with nearest-even. Clamping first gives the same code,
 //   since lo and hi are integers, and keeps the conversion in range (E8). NaN is found by a comparison, never by what min and
 //   max return.
-// Stochastic: the random numbers of philox.h; int16 with 8 bits in quantize_short.cpp.
+// Stochastic: the random numbers of philox.cpp; int16 with 8 bits in quantize_short.cpp.
 // Bounds: |u| is at most 255, thresholds are below 65536 and r + 0.5 is exact in float32.
 #include <immintrin.h>
 
@@ -11,11 +11,14 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
-#include "csrc/kernels/avx512vnni/philox.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
+
+inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
+}
 
 inline __m512 load(const float* x, __mmask16 lanes) {
   return _mm512_maskz_loadu_ps(lanes, x);
@@ -122,10 +125,19 @@ void nearest(const T* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid&
   }
 }
 
+// The j-th 16 draws of a row, `bits` bits each, from its words.
+template <int bits>
+inline __m512i draws(const uint32_t* words, int j) {
+  constexpr int per_word = 32 / bits;
+  const __m512i word = _mm512_load_si512(words + j / per_word * 16);
+  const __m512i shifted = _mm512_srli_epi32(word, static_cast<unsigned>(bits * (j % per_word)));
+  return _mm512_and_si512(shifted, _mm512_set1_epi32((1 << bits) - 1));
+}
+
 // Codes of the columns of one group, at most 4 * 32 / bits vectors of them.
 template <int bits, class T>
 [[gnu::noinline]] void fill_rows(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid,
-                                 const __m512i (*words)[4], uint8_t* out, int64_t out_ld) {
+                                 const uint32_t (*words)[64], uint8_t* out, int64_t out_ld) {
   constexpr int vectors = 4 * 32 / bits;
   for (int64_t r = 0; r < rows; ++r, x += ld, out += out_ld) {
 #pragma GCC unroll 16
@@ -147,9 +159,14 @@ template <int bits, class T>
 template <int bits, class T>
 void drawn(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid, const Draw& draw, int64_t row0,
            uint8_t* out, int64_t out_ld) {
-  for_each_draw<bits>(rows, cols, draw, row0, [&](int64_t r, int64_t count, int64_t c, const __m512i(*words)[4]) {
-    fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
-  });
+  constexpr int64_t span = 16 * 4 * 32 / bits;
+  alignas(64) uint32_t words[kDrawRows][64];
+  for (int64_t r = 0, count = 0; cols > 0 && r < rows; r += count) {
+    for (int64_t c = 0; c < cols; c += span) {
+      count = draw_block(draw, static_cast<uint64_t>(row0 + r), rows - r, static_cast<uint32_t>(c / span), words);
+      fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
+    }
+  }
 }
 
 template <class T>

@@ -12,16 +12,18 @@
 // Bounds: hi <= 127, so |t| + 255 <= 32767 and nothing wraps; x is limited first to where t = 256 hi.
 #include <immintrin.h>
 
-#include <cmath>
 #include <cstdint>
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
-#include "csrc/kernels/avx512vnni/philox.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
+
+inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
+}
 
 constexpr int64_t kValuesPerTrial = 16;  // a trial pays off if there are that many elements for each value it tries
 
@@ -100,14 +102,14 @@ inline __m512i codes64(__m512i first, __m512i second, __m512i random, const Reci
 
 // Codes of at most 256 columns of some rows. Not inlined: it has the registers for itself.
 [[gnu::noinline]] void fill_rows(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const Reciprocal& reciprocal,
-                                 int32_t zero, const __m512i (*words)[4], uint8_t* out, int64_t out_ld) {
+                                 int32_t zero, const uint32_t (*words)[64], uint8_t* out, int64_t out_ld) {
   const __m512i offset = _mm512_set1_epi8(static_cast<char>(zero));
   for (int64_t r = 0; r < rows; ++r, x += ld, out += out_ld) {
     for (int64_t c = 0; c < cols && c < 256; c += 64) {
       const uint64_t lanes = cols - c >= 64 ? ~uint64_t{0} : (uint64_t{1} << (cols - c)) - 1;
       const __m512i first = _mm512_maskz_loadu_epi16(static_cast<__mmask32>(lanes), x + c);
       const __m512i second = _mm512_maskz_loadu_epi16(static_cast<__mmask32>(lanes >> 32), x + c + 32);
-      const __m512i codes = codes64(first, second, words[r][c / 64], reciprocal);
+      const __m512i codes = codes64(first, second, _mm512_load_si512(words[r] + c / 4), reciprocal);
       _mm512_mask_storeu_epi8(out + c, lanes, _mm512_add_epi8(codes, offset));
     }
   }
@@ -119,9 +121,13 @@ bool quantize_short_codes(const int16_t* x, int64_t rows, int64_t cols, int64_t 
                           const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld) {
   const Reciprocal reciprocal(grid, rows * cols);
   if (reciprocal.most == 0) return false;
-  for_each_draw<8>(rows, cols, draw, row0, [&](int64_t r, int64_t count, int64_t c, const __m512i(*words)[4]) {
-    fill_rows(x + r * ld + c, count, cols - c, ld, reciprocal, grid.zero, words, out + r * out_ld + c, out_ld);
-  });
+  alignas(64) uint32_t words[kDrawRows][64];
+  for (int64_t r = 0, count = 0; cols > 0 && r < rows; r += count) {
+    for (int64_t c = 0; c < cols; c += 256) {
+      count = draw_block(draw, static_cast<uint64_t>(row0 + r), rows - r, static_cast<uint32_t>(c / 256), words);
+      fill_rows(x + r * ld + c, count, cols - c, ld, reciprocal, grid.zero, words, out + r * out_ld + c, out_ld);
+    }
+  }
   return true;
 }
 

@@ -1,29 +1,23 @@
-// Philox4x32-10 for rows of random numbers (N6). Only the quantisers of this folder include it.
+// Philox4x32-10 for rows of random numbers (N6), 64 words a row at a time.
 //
 // Lane l of a call is counter word 0 = group * 16 + l, so its four output words hold the draws of columns group * 128 + 16 j + l:
 //   16 bits j of the 128 bits, low half first. (8-bit stream: 256 columns, bytes.)
 // Registers: a 32 x 32 -> 64 bit product needs its factors in even lanes, so the 16 lanes travel as two registers of eight
 //   64-bit lanes (even and odd counters) whose upper halves are noise that no product reads; the two are merged at the end.
 //   Rounds 1 to 3 mix row and column only by xor: what depends on the columns alone is made once for a block of rows.
-#pragma once
-
 #include <immintrin.h>
 
 #include <cstdint>
 
 #include "csrc/core/types.h"
+#include "csrc/kernels/avx512vnni/kernels.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
 
-constexpr int64_t kRowBlock = 16;  // rows that share the column part of the random numbers
 constexpr int kRounds = 10;
 constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
-}
 
 struct Keys {
   uint32_t key0[kRounds], key1[kRounds];
@@ -65,10 +59,10 @@ struct ColumnPart {
   }
 };
 
-// words[row][0..3]: the four output words of one call for `rows` rows. mixed[row] is the product of multiplier 0 and the row's
+// words[row][16 w + l]: output word w of lane l of one call for `rows` rows. mixed[row] is the product of multiplier 0 and the row's
 // word after round 1. All chains advance together: one alone would wait for its own products.
 template <int rows>
-inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mixed, __m512i (*words)[4]) {
+inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mixed, uint32_t (*words)[64]) {
   __m512i c[2 * rows][4];
 #pragma GCC unroll 8
   for (int i = 0; i < 2 * rows; ++i) {
@@ -97,24 +91,28 @@ inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mix
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
     for (int w = 0; w < 4; ++w) {
-      words[r][w] = _mm512_mask_shuffle_epi32(c[2 * r][w], 0xAAAA, c[2 * r + 1][w], _MM_PERM_CCAA);
+      const __m512i merged = _mm512_mask_shuffle_epi32(c[2 * r][w], 0xAAAA, c[2 * r + 1][w], _MM_PERM_CCAA);
+      _mm512_store_si512(words[r] + 16 * w, merged);
     }
   }
 }
 
-// The words of `count` rows from row number `first` on, none of which carries into the upper half, for one column group.
-// Not inlined, like fill_rows: each has the registers for itself, and the words pass through L1.
-[[gnu::noinline]] void draw_words(const Keys& keys, uint32_t site, uint32_t group, uint64_t first, int64_t count,
-                                  __m512i (*words)[4]) {
+}  // namespace
+
+int64_t draw_block(const Draw& draw, uint64_t first, int64_t rows, uint32_t group, uint32_t (*words)[64]) {
+  const Keys keys(draw);
   const uint64_t row_high_product = uint64_t{kMultiplier1} * (first >> 32);
   const uint32_t row_word = static_cast<uint32_t>(row_high_product >> 32) ^ keys.key0[0];
   const __m512i counter = set1(group << 4);
   const ColumnPart part[2] = {
-      {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0))},
-      {keys, site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1))}};
+      {keys, draw.site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0))},
+      {keys, draw.site, row_high_product, _mm512_or_si512(counter, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1))}};
   const auto mixed = [&](int64_t r) {
     return uint64_t{kMultiplier0} * (row_word ^ static_cast<uint32_t>(first + static_cast<uint64_t>(r)));
   };
+  const int64_t same_high = static_cast<int64_t>((uint64_t{1} << 32) - (first & 0xFFFFFFFFu));
+  int64_t count = rows < kDrawRows ? rows : kDrawRows;
+  if (count > same_high) count = same_high;
   int64_t r = 0;
   for (; r + 2 <= count; r += 2) {
     const uint64_t both[2] = {mixed(r), mixed(r + 1)};
@@ -124,35 +122,7 @@ inline void philox(const Keys& keys, const ColumnPart* part, const uint64_t* mix
     const uint64_t last = mixed(r);
     philox<1>(keys, part, &last, words + r);
   }
+  return count;
 }
-
-// The j-th 16 draws of a call, `bits` bits each, from its merged words.
-template <int bits>
-inline __m512i draws(const __m512i* words, int j) {
-  constexpr int per_word = 32 / bits;
-  const __m512i shifted = _mm512_srli_epi32(words[j / per_word], static_cast<unsigned>(bits * (j % per_word)));
-  return _mm512_and_si512(shifted, _mm512_set1_epi32((1 << bits) - 1));
-}
-
-// Calls fill(first row of the block, rows, first column, words) for every block of rows and group of columns of a matrix.
-template <int bits, class Fill>
-inline void for_each_draw(int64_t rows, int64_t cols, const Draw& draw, int64_t row0, const Fill& fill) {
-  constexpr int64_t span = 16 * 4 * 32 / bits;
-  const Keys keys(draw);
-  __m512i words[kRowBlock][4];
-  for (int64_t r = 0; r < rows;) {
-    const uint64_t first = static_cast<uint64_t>(row0 + r);
-    const int64_t same_high = static_cast<int64_t>((uint64_t{1} << 32) - (first & 0xFFFFFFFFu));
-    int64_t count = rows - r < kRowBlock ? rows - r : kRowBlock;
-    if (count > same_high) count = same_high;
-    for (int64_t c = 0; c < cols; c += span) {
-      draw_words(keys, draw.site, static_cast<uint32_t>(c / span), first, count, words);
-      fill(r, count, c, words);
-    }
-    r += count;
-  }
-}
-
-}  // namespace
 
 }  // namespace quintil::kernels::avx512vnni
