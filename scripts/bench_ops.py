@@ -12,53 +12,27 @@ to the instructions that quintil uses.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import quintil
 import torch
-from quintil.models import FCNet, IncrementalNet, resnet32
+from bench_common import Call, interleaved, machine, positive, ratios, write_json
+from bench_nets import OURS, WORKLOADS, training_step
 from torch import Tensor, nn
 from tqdm import tqdm
 
-Call = Callable[[], object]
-WARM_UP = 3
-
 
 def paired(ours: Call, other: Call, repeats: int) -> dict[str, float]:
-    """Milliseconds of both calls, taken in turns: minimum and median, and the ratio of the minima."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(WARM_UP + repeats):
-        for call, kept in zip((ours, other), times):
-            start = time.perf_counter()
-            call()
-            if repeat >= WARM_UP:
-                kept.append(1e3 * (time.perf_counter() - start))
-    a, b = times
+    """Milliseconds of both calls, taken in turns: minimum and median, and their ratios."""
+    times = interleaved({"quintil": ours, "other": other}, {"quintil": repeats, "other": repeats})
+    a, b = times.values()
     return {
         "quintil_ms": min(a), "quintil_median_ms": statistics.median(a),
-        "other_ms": min(b), "other_median_ms": statistics.median(b), "ratio": min(a) / min(b),
+        "other_ms": min(b), "other_median_ms": statistics.median(b), **ratios(a, b),
     }  # fmt: skip
-
-
-def training_step(model: nn.Module, x: Tensor, classes: int) -> Call:
-    """One whole step of a model on a fixed batch."""
-    y = torch.arange(x.size(0)) % classes
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-    return step
 
 
 def codes(*shape: int, low: int = -7) -> Tensor:
@@ -84,24 +58,8 @@ def linear_step(b: int, k: int, n: int) -> tuple[Call, Call]:
     return ours, lambda: torch.autograd.grad(nn.functional.linear(x, w), (x, w), g)
 
 
-def mlp_step() -> tuple[Call, Call]:
-    def model() -> nn.Module:
-        net = IncrementalNet(FCNet(405))
-        net.grow(19)
-        return net
-
-    x = torch.randn(128, 405).clamp(-1, 1)
-    return training_step(quintil.quantize_(model(), quintil.HDQT()), x, 19), training_step(model(), x, 19)
-
-
-def resnet_step() -> tuple[Call, Call]:
-    def model() -> nn.Module:
-        net = IncrementalNet(resnet32())
-        net.grow(100)
-        return net.to(memory_format=torch.channels_last)
-
-    x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    return training_step(quintil.quantize_(model(), quintil.HDQT()), x, 100), training_step(model(), x, 100)
+def net_step(name: str) -> tuple[Call, Call]:
+    return training_step(WORKLOADS[name], OURS), training_step(WORKLOADS[name], "float32")
 
 
 # name -> (the two calls, what they are, repeats, the limit that the ratio of times must keep or None)
@@ -114,30 +72,18 @@ ROWS: dict[str, tuple[Callable[[], tuple[Call, Call]], str, int, float | None]] 
         None,
     ),
     "linear_1024": (lambda: linear_step(1024, 1024, 1024), "Linear step 1024^3 / float32", 15, None),
-    "mlp": (mlp_step, "MLP 405-405-405-19 batch 128, whole step / float32", 100, 1.5),
-    "resnet32": (resnet_step, "ResNet-32 batch 128, whole step / float32 channels_last", 15, 2.5),
+    "mlp": (lambda: net_step("mlp_405"), "MLP 405-405-405-19 batch 128, whole step / float32", 100, 1.5),
+    "resnet32": (lambda: net_step("resnet32_b128"), "ResNet-32 batch 128, whole step / float32 channels_last", 15, 2.5),
 }
-
-
-def machine() -> dict[str, str]:
-    """What a number needs beside it: CPU, instruction set, versions, revision."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return {
-        "cpu": names[0] if names else platform.processor(), "cores": str(len(names)), "isa": quintil.active_isa(),
-        "amx": "yes" if "amx_int8" in flags else "no", "oneDNN limit": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
-        "torch": torch.__version__, "quintil": quintil.__version__, "commit": commit.stdout.strip() or "unknown",
-    }  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows (all)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, torch.get_num_threads()], help="thread counts")
-    parser.add_argument("--repeats", type=int, help="timed repeats of every row (by row)")
+    parser.add_argument(
+        "--threads", type=positive, nargs="+", default=[1, torch.get_num_threads()], help="thread counts"
+    )
+    parser.add_argument("--repeats", type=positive, help="timed repeats of every row (by row)")
     parser.add_argument("--out", type=Path, help="also write all numbers as JSON")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a ratio exceeds its limit")
     args = parser.parse_args()
@@ -159,8 +105,7 @@ def main() -> int:
         if limit is not None and numbers["ratio"] > limit:
             missed.append(name)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": facts, "rows": results}, indent=2) + "\n", encoding="utf-8")
+        write_json(args.out, {"machine": facts, "rows": results})
     return 1 if args.check and missed else 0
 
 
