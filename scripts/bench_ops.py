@@ -44,6 +44,11 @@ def gemm() -> tuple[Call, Call]:
     return lambda: quintil.functional.tiled_int_mm(a, b), lambda: torch._int_mm(a, b)
 
 
+def every_mac() -> tuple[Call, Call]:
+    a, b, x, y = codes(1024, 1024), codes(1024, 1024), torch.randn(1024, 1024), torch.randn(1024, 1024)
+    return lambda: quintil.functional.tiled_int_mm(a, b, accumulate="every_mac"), lambda: torch.mm(x, y)
+
+
 def linear_step(b: int, k: int, n: int) -> tuple[Call, Call]:
     """Forward and both gradients of one layer."""
     x, w, g = (
@@ -65,6 +70,12 @@ def net_step(name: str) -> tuple[Call, Call]:
 # name -> (the two calls, what they are, repeats, the limit that the ratio of times must keep or None)
 ROWS: dict[str, tuple[Callable[[], tuple[Call, Call]], str, int, float | None]] = {
     "gemm": (gemm, "tiled_int_mm 1024^3, tile 32, 8-bit accumulator / torch._int_mm", 30, 1 / 0.7),
+    "every_mac": (
+        every_mac,
+        "tiled_int_mm 1024^3, 8 bits limited after every product / float32 torch.mm",
+        30,
+        1.0,
+    ),
     "linear_256x512x512": (
         lambda: linear_step(256, 512, 512),
         "Linear step (256,512,512) / float32",

@@ -8,6 +8,7 @@ namespace quintil {
 
 constexpr int64_t kTile = 32;           // default run of products that share one accumulator [HDQT H3]
 constexpr int64_t kPanel = 32;          // columns of one packed panel of B
+constexpr int64_t kWidePanel = 64;      // columns of one panel of B where every lane is a column
 constexpr int64_t kDepth = 4;           // products that one dot-product instruction adds into an int32 lane
 constexpr float kStepEpsilon = 1e-32f;  // added to every step before the division: a zero tensor gives codes 0
 constexpr float kStochasticCap = 1e8f;  // stochastic ranges stop here [HDQT H8]
@@ -69,6 +70,23 @@ struct Gemm {
   int32_t shift;  // 32 - A with kWrap
   int32_t max_a;  // largest byte of A
   int32_t max_b;  // largest |b|
+};
+
+// One product C = A B whose accumulator is limited to +-limit after every multiply-add, k ascending in a tile; tiles add up
+// without limit.
+//   a(m, k) as in Gemm
+//   b       = panels of 64 columns, [n / 64][k][64] bytes; k padded as in Gemm
+struct EveryMacGemm {
+  const uint8_t* a;
+  int64_t a_row;
+  int64_t a_k4;
+  const int8_t* b;
+  int64_t m;
+  int64_t n;
+  int64_t k4;
+  int64_t tile_k4;
+  int32_t zero;
+  int32_t limit;
 };
 
 // float(total) * scale[0] * scale[1] * scale[2] * inverse, each its own rounding (N9), then + bias[n] if there is one.

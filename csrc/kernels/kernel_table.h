@@ -50,6 +50,15 @@ struct KernelTable {
   // C = A B with the tile law of Gemm; c[r * ld + j], r < m, j < n. Sums must be exact in int32 (checked by the op).
   void (*gemm_u8s8s32)(const Gemm& g, int32_t* c, int64_t ld);
   void (*gemm_u8s8f32)(const Gemm& g, const Epilogue& e, float* c, int64_t ld);
+  // Packs b(k, n) = src[k * k_stride + n * n_stride] into the panels of EveryMacGemm, tiles padded like pack_b_s8 does. A byte
+  // is the code & mask, mask 15 or 255; n beyond the last column and k beyond the end of a tile are zero.
+  void (*pack_b_s8_every_mac)(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,
+                              uint8_t mask, int8_t* panels);
+  // C = A B with the law of EveryMacGemm. The low 4 bits of a byte of B are its code -8..7 in two's complement; limit <= 127
+  // and every product max|a| |b| <= 127.
+  void (*gemm_u8s4s32_every_mac)(const EveryMacGemm& g, int32_t* c, int64_t ld);
+  // The same; a byte of B is its code, limit <= 32767.
+  void (*gemm_u8s8s32_every_mac)(const EveryMacGemm& g, int32_t* c, int64_t ld);
   // The reference product, any mode, slow; returns the number of tiles whose sum was limited.
   int64_t (*gemm_s32s32s32)(const WideGemm& g, int32_t* c, int64_t ld);
   // out[i] = epilogue of x[i] without bias; x and out may be the same memory.

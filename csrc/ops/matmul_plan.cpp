@@ -4,9 +4,11 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "csrc/core/saturate.h"
 #include "csrc/kernels/dispatch.h"
+#include "csrc/ops/matmul_wide.h"
 
 namespace quintil::ops {
 
@@ -31,8 +33,29 @@ Accumulator effective(const Accumulator& given, int64_t k, int64_t max_a, int64_
   return acc;
 }
 
-Overflow overflow_of(const Accumulator& acc) {
-  return acc.bits >= 32 ? Overflow::kNone : acc.wraps ? Overflow::kWrap : Overflow::kSaturate;
+// Whether all codes of B lie in -8..7. Its largest magnitude leaves open whether an 8 is +8.
+bool has_4_bits(const Right& right, int64_t k, int64_t n) {
+  if (right.max_code != 8) return right.max_code < 8;
+  const bool along_k = right.k_stride == 1;
+  if (!along_k && right.n_stride != 1) return false;
+  const int64_t lines = along_k ? n : k, length = along_k ? k : n, stride = along_k ? right.n_stride : right.k_stride;
+  for (int64_t i = 0; i < lines; ++i) {
+    if (std::memchr(right.data + i * stride, 8, static_cast<size_t>(length)) != nullptr) return false;
+  }
+  return true;
+}
+
+// The fastest kernel whose lanes hold every product and the limit.
+Route route_of(const Accumulator& acc, const Right& right, const Left& left, int64_t k, int64_t n) {
+  if (left.wide != nullptr || right.wide != nullptr) return Route::kWide;
+  if (!acc.every_mac) return Route::kTiles;
+  const int64_t largest = left.max_code * right.max_code;
+  if (acc.bits <= 8 && largest <= INT8_MAX && has_4_bits(right, k, n)) return Route::kEveryMac4Bit;
+  return acc.bits <= 16 && largest <= INT16_MAX ? Route::kEveryMac : Route::kWide;
+}
+
+int64_t panel_width(Route route) {
+  return route == Route::kTiles ? kPanel : kWidePanel;
 }
 
 int64_t padded_depth(int64_t k, int64_t tile) {  // k with every tile lengthened to a multiple of kDepth
@@ -42,101 +65,108 @@ int64_t padded_depth(int64_t k, int64_t tile) {  // k with every tile lengthened
 
 void pack_panels(PackedRight& packed, Workspace& scratch, const Right& right, int32_t zero) {
   const auto& kernels = kernels::active();
-  const int64_t k = packed.k, n = packed.n, tile = packed.accumulator.tile;
+  const int64_t k = packed.k, n = packed.n, tile = packed.accumulator.tile, width = panel_width(packed.route);
   packed.k4 = padded_depth(k, tile) / kDepth;
   packed.tile_k4 = tile == 0 ? packed.k4 : round_up(tile, kDepth) / kDepth;
-  const int64_t panels = (n + kPanel - 1) / kPanel;
-  const int64_t tiles = tile == 0 ? (k > 0) : (k + tile - 1) / tile;
-  int8_t* data = scratch.take<int8_t>(panels * packed.k4 * kDepth * kPanel);
-  int32_t* start = scratch.take<int32_t>(panels * tiles * kPanel);
-  const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, k * kPanel));
+  const int64_t panels = (n + width - 1) / width, panel_bytes = packed.k4 * kDepth * width;
+  const bool has_start = packed.route == Route::kTiles;
+  const int64_t tiles = !has_start ? 0 : tile == 0 ? (k > 0) : (k + tile - 1) / tile;
+  int8_t* data = scratch.take<int8_t>(panels * panel_bytes);
+  int32_t* start = scratch.take<int32_t>(panels * tiles * width);
+  const uint8_t mask = packed.route == Route::kEveryMac4Bit ? 15 : 255;
+  const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, k * width));
   at::parallel_for(0, panels, grain, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kPanel;
-    kernels.pack_b_s8(right.data + first * right.n_stride, right.k_stride, right.n_stride, k,
-                      std::min(n, end * kPanel) - first, tile, zero, data + begin * packed.k4 * kDepth * kPanel,
-                      start + begin * tiles * kPanel);
+    const int64_t first = begin * width, columns = std::min(n, end * width) - first;
+    const int8_t* from = right.data + first * right.n_stride;
+    int8_t* to = data + begin * panel_bytes;
+    if (has_start) {
+      kernels.pack_b_s8(from, right.k_stride, right.n_stride, k, columns, tile, zero, to,
+                        start + begin * tiles * width);
+    } else {
+      kernels.pack_b_s8_every_mac(from, right.k_stride, right.n_stride, k, columns, tile, mask, to);
+    }
   });
   packed.panels = data;
   packed.start = start;
 }
 
-void widen_right(PackedRight& packed, Workspace& scratch, const Right& right) {
-  int32_t* codes = scratch.take<int32_t>(packed.k * packed.n);
-  for (int64_t k = 0; k < packed.k; ++k) {
-    for (int64_t n = 0; n < packed.n; ++n) {
-      const int64_t at = k * right.k_stride + n * right.n_stride;
-      codes[k * packed.n + n] = right.wide != nullptr ? right.wide[at] : right.data[at];
-    }
-  }
-  packed.codes = codes;
-}
+// Rows [m0, m1) times panels [p0, p1).
+struct Block {
+  int64_t m0, m1, p0, p1;
+};
 
-void add_bias(const Out& out, int64_t rows, int64_t n) {
-  if (out.epilogue.bias == nullptr) return;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < n; ++c) out.f32[r * out.ld + c] += out.epilogue.bias[c];
-  }
-}
-
-// The reference kernel over rows [begin, end).
-void multiply_wide(const PackedRight& right, const Left& left, int64_t begin, int64_t end, const Out& out) {
-  const auto& kernels = kernels::active();
-  Workspace scratch;
-  const int64_t rows = end - begin, k = right.k, n = right.n;
-  int32_t* a = scratch.take<int32_t>(rows * k);
-  int32_t* c = scratch.take<int32_t>(rows * n);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < k; ++i) {
-      const int64_t at = (begin + r) * left.m_stride + i * left.k_stride;
-      a[r * k + i] = left.wide != nullptr ? left.wide[at] : left.data[at] - left.zero;
-    }
-  }
-  const Accumulator& acc = right.accumulator;
-  const WideGemm gemm{a,
-                      k,
-                      1,
-                      right.codes,
-                      n,
-                      rows,
-                      n,
-                      k,
-                      acc.tile,
-                      acc.every_mac,
-                      overflow_of(acc),
-                      acc.bits >= 32 ? 0 : accumulator_limit(acc.bits),
-                      static_cast<int32_t>(32 - acc.bits)};
-  kernels.gemm_s32s32s32(gemm, c, n);
-  for (int64_t r = 0; r < rows; ++r) {
-    if (out.s32 != nullptr) std::copy_n(c + r * n, n, out.s32 + (begin + r) * out.ld);
-    if (out.f32 != nullptr) kernels.scale_s32f32(c + r * n, n, out.epilogue, out.f32 + (begin + r) * out.ld);
-  }
-  if (out.f32 != nullptr) {
-    Out rest = out;
-    rest.f32 += begin * out.ld;
-    add_bias(rest, rows, n);
-  }
-}
-
-// One task: rows [m0, m1) times panels [p0, p1).
-void multiply_block(const PackedRight& right, const Gemm& whole, const Out& out, int64_t m0, int64_t m1, int64_t p0,
-                    int64_t p1) {
+void multiply_tiles(const PackedRight& right, const Gemm& whole, const Out& out, const Block& block) {
   const int64_t tiles = right.tile_k4 == 0 ? 0 : (right.k4 + right.tile_k4 - 1) / right.tile_k4;
   Gemm gemm = whole;
-  gemm.a += m0 * gemm.a_row;
-  gemm.m = m1 - m0;
-  gemm.n = std::min(right.n, p1 * kPanel) - p0 * kPanel;
-  gemm.b += p0 * right.k4 * kDepth * kPanel;
-  gemm.start += p0 * tiles * kPanel;
-  const int64_t offset = m0 * out.ld + p0 * kPanel;
-  if (out.s32 != nullptr) return kernels::active().gemm_u8s8s32(gemm, out.s32 + offset, out.ld);
-  Epilogue epilogue = out.epilogue;
-  if (epilogue.bias != nullptr) epilogue.bias += p0 * kPanel;
-  kernels::active().gemm_u8s8f32(gemm, epilogue, out.f32 + offset, out.ld);
+  gemm.a += block.m0 * gemm.a_row;
+  gemm.m = block.m1 - block.m0;
+  gemm.n = std::min(right.n, block.p1 * kPanel) - block.p0 * kPanel;
+  gemm.b += block.p0 * right.k4 * kDepth * kPanel;
+  gemm.start += block.p0 * tiles * kPanel;
+  const Out part = out.at(block.m0, block.p0 * kPanel);
+  if (out.s32 != nullptr) return kernels::active().gemm_u8s8s32(gemm, part.s32, out.ld);
+  kernels::active().gemm_u8s8f32(gemm, part.epilogue, part.f32, out.ld);
 }
 
-// A as the kernel reads it: in place where rows run along k in whole groups of four, else packed.
-Gemm left_view(const PackedRight& right, const Left& left, int64_t m, Workspace& scratch) {
-  Gemm gemm{};
+void multiply_every_mac(const PackedRight& right, const Gemm& whole, int32_t zero, const Out& out, const Block& block) {
+  const int64_t first = block.p0 * kWidePanel;
+  const EveryMacGemm gemm{.a = whole.a + block.m0 * whole.a_row,
+                          .a_row = whole.a_row,
+                          .a_k4 = whole.a_k4,
+                          .b = right.panels + first * right.k4 * kDepth,
+                          .m = block.m1 - block.m0,
+                          .n = std::min(right.n, block.p1 * kWidePanel) - first,
+                          .k4 = right.k4,
+                          .tile_k4 = right.tile_k4,
+                          .zero = zero,
+                          .limit = accumulator_limit(right.accumulator.bits)};
+  const auto& kernels = kernels::active();
+  const auto kernel =
+      right.route == Route::kEveryMac4Bit ? kernels.gemm_u8s4s32_every_mac : kernels.gemm_u8s8s32_every_mac;
+  const Out part = out.at(block.m0, first);
+  if (out.s32 != nullptr) return kernel(gemm, part.s32, out.ld);
+  Workspace scratch;
+  int32_t* totals = scratch.take<int32_t>(gemm.m * gemm.n);
+  kernel(gemm, totals, gemm.n);
+  finish(totals, gemm.m, gemm.n, part);
+}
+
+// Calls f(block) for every block of a product, in parallel.
+template <class F>
+void for_each_block(int64_t m, int64_t panels, int64_t tasks, F f) {
+  // As many blocks of rows for every thread: 11 blocks would leave one of two threads waiting for the last.
+  const int64_t most_rows = std::min(kRowsPerTask, (m + tasks - 1) / tasks);
+  const int64_t even_blocks = round_up((m + most_rows - 1) / most_rows, tasks);
+  const int64_t rows = round_up((m + even_blocks - 1) / even_blocks, kRowStep);
+  const int64_t row_blocks = (m + rows - 1) / rows;
+  const int64_t columns = std::min(panels, std::max<int64_t>(1, (tasks + row_blocks - 1) / row_blocks));
+  const int64_t grain = (row_blocks * columns + tasks - 1) / tasks;
+  at::parallel_for(0, row_blocks * columns, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t block = task / columns, column = task % columns;
+      f(Block{block * rows, std::min(m, (block + 1) * rows), panels * column / columns,
+              panels * (column + 1) / columns});
+    }
+  });
+}
+
+// The product with A as the kernel reads it: in place where rows run along k in whole groups of four, else packed.
+Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& scratch) {
+  const Accumulator& acc = right.accumulator;
+  Gemm gemm{.a = nullptr,
+            .a_row = 0,
+            .a_k4 = 0,
+            .b = right.panels,
+            .start = right.start,
+            .m = m,
+            .n = right.n,
+            .k4 = right.k4,
+            .tile_k4 = right.tile_k4,
+            .overflow = overflow_of(acc),
+            .limit = acc.bits >= 32 ? 0 : accumulator_limit(acc.bits),
+            .shift = static_cast<int32_t>(32 - acc.bits),
+            .max_a = right.max_a,
+            .max_b = right.max_b};
   const int64_t depth = right.k4 * kDepth;
   const bool aligned_tiles = right.accumulator.tile % kDepth == 0;
   if (left.k_stride == 1 && aligned_tiles && right.k + left.padding >= depth) {
@@ -164,10 +194,10 @@ PackedRight pack_right(const char* op, Workspace& scratch, const Right& right, c
   packed.k = k;
   packed.n = n;
   packed.accumulator = effective(accumulator, k, left.max_code, right.max_code);
-  packed.wide = packed.accumulator.every_mac || left.wide != nullptr || right.wide != nullptr;
+  packed.route = route_of(packed.accumulator, right, left, k, n);
   packed.max_a = std::min(255, left.max_code + left.zero);
   packed.max_b = static_cast<int32_t>(right.max_code);
-  if (packed.wide) {
+  if (packed.route == Route::kWide) {
     widen_right(packed, scratch, right);
   } else {
     pack_panels(packed, scratch, right, left.zero);
@@ -180,66 +210,21 @@ void multiply(const PackedRight& right, const Left& left, int64_t m, const Out& 
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   const int64_t products = m * right.n * std::max<int64_t>(1, right.k);
   const int64_t tasks = std::max<int64_t>(1, std::min(threads, products / kProductsPerTask));
-  if (right.wide) {
+  if (right.route == Route::kWide) {
     const int64_t grain = (m + tasks - 1) / tasks;
     at::parallel_for(0, m, grain, [&](int64_t b, int64_t e) { multiply_wide(right, left, b, e, out); });
     return;
   }
   Workspace scratch;
-  Gemm gemm = left_view(right, left, m, scratch);
-  const Accumulator& acc = right.accumulator;
-  gemm.b = right.panels;
-  gemm.start = right.start;
-  gemm.k4 = right.k4;
-  gemm.tile_k4 = right.tile_k4;
-  gemm.overflow = overflow_of(acc);
-  gemm.limit = acc.bits >= 32 ? 0 : accumulator_limit(acc.bits);
-  gemm.shift = static_cast<int32_t>(32 - acc.bits);
-  gemm.max_a = right.max_a;
-  gemm.max_b = right.max_b;
-  const int64_t panels = (right.n + kPanel - 1) / kPanel;
-  // As many blocks of rows for every thread: 11 blocks would leave one of two threads waiting for the last.
-  const int64_t most_rows = std::min(kRowsPerTask, (m + tasks - 1) / tasks);
-  const int64_t even_blocks = round_up((m + most_rows - 1) / most_rows, tasks);
-  const int64_t rows = round_up((m + even_blocks - 1) / even_blocks, kRowStep);
-  const int64_t row_blocks = (m + rows - 1) / rows;
-  const int64_t columns = std::min(panels, std::max<int64_t>(1, (tasks + row_blocks - 1) / row_blocks));
-  const int64_t grain = (row_blocks * columns + tasks - 1) / tasks;
-  at::parallel_for(0, row_blocks * columns, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t block = task / columns, column = task % columns;
-      multiply_block(right, gemm, out, block * rows, std::min(m, (block + 1) * rows), panels * column / columns,
-                     panels * (column + 1) / columns);
+  const Gemm gemm = gemm_of(right, left, m, scratch);
+  const int64_t width = panel_width(right.route);
+  for_each_block(m, (right.n + width - 1) / width, tasks, [&](const Block& block) {
+    if (right.route == Route::kTiles) {
+      multiply_tiles(right, gemm, out, block);
+    } else {
+      multiply_every_mac(right, gemm, left.zero, out, block);
     }
   });
-}
-
-int64_t count_limited_tiles(const Right& right, const Left& left, int64_t m, int64_t k, int64_t n,
-                            const Accumulator& accumulator) {
-  Workspace scratch;
-  PackedRight wide;
-  wide.k = k;
-  wide.n = n;
-  widen_right(wide, scratch, right);
-  int32_t* a = scratch.take<int32_t>(m * k);
-  int32_t* c = scratch.take<int32_t>(m * n);
-  for (int64_t r = 0; r < m; ++r) {
-    for (int64_t i = 0; i < k; ++i) a[r * k + i] = left.data[r * left.m_stride + i * left.k_stride] - left.zero;
-  }
-  const WideGemm gemm{a,
-                      k,
-                      1,
-                      wide.codes,
-                      n,
-                      m,
-                      n,
-                      k,
-                      accumulator.tile,
-                      accumulator.every_mac,
-                      overflow_of(accumulator),
-                      accumulator.bits >= 32 ? 0 : accumulator_limit(accumulator.bits),
-                      static_cast<int32_t>(32 - accumulator.bits)};
-  return kernels::active().gemm_s32s32s32(gemm, c, n);
 }
 
 }  // namespace quintil::ops

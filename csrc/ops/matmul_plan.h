@@ -38,16 +38,24 @@ struct Right {
   const int32_t* wide = nullptr;
 };
 
+// Which kernel serves a product.
+enum class Route {
+  kTiles,         // gemm_u8s8s32 and gemm_u8s8f32
+  kEveryMac4Bit,  // gemm_u8s4s32_every_mac
+  kEveryMac,      // gemm_u8s8s32_every_mac
+  kWide,          // gemm_s32s32s32
+};
+
 // B ready to be multiplied, packed once for any number of left operands that share zero and max_code.
 struct PackedRight {
   int64_t k = 0, n = 0;
   Accumulator accumulator;  // as it acts: without a limit where none can fire
-  bool wide = false;        // served by the reference kernel
+  Route route = Route::kTiles;
   int32_t max_a = 0, max_b = 0;
   int64_t k4 = 0, tile_k4 = 0;
   const int8_t* panels = nullptr;
-  const int32_t* start = nullptr;
-  const int32_t* codes = nullptr;  // wide: [k][n]
+  const int32_t* start = nullptr;  // kTiles
+  const int32_t* codes = nullptr;  // kWide: [k][n]
 };
 
 // Where a product goes: int32 totals, or float32 through the epilogue.
@@ -56,6 +64,15 @@ struct Out {
   float* f32 = nullptr;
   int64_t ld = 0;
   Epilogue epilogue{{1.0f, 1.0f, 1.0f}, 1.0f, nullptr};
+
+  // The part that begins at an element.
+  Out at(int64_t row, int64_t column) const {
+    Out part = *this;
+    if (s32 != nullptr) part.s32 += row * ld + column;
+    if (f32 != nullptr) part.f32 += row * ld + column;
+    if (epilogue.bias != nullptr) part.epilogue.bias += column;
+    return part;
+  }
 };
 
 // `left` tells zero, max_code and whether it is wide. Throws ValueError with `op` if totals could overflow int32 (N2).
@@ -64,9 +81,5 @@ PackedRight pack_right(const char* op, Workspace& scratch, const Right& right, c
 
 // C [m, n] = left right. Threads are used where the caller is not itself a task of at::parallel_for.
 void multiply(const PackedRight& right, const Left& left, int64_t m, const Out& out);
-
-// Tiles of the product whose sum does not fit: a diagnostic by the reference kernel.
-int64_t count_limited_tiles(const Right& right, const Left& left, int64_t m, int64_t k, int64_t n,
-                            const Accumulator& accumulator);
 
 }  // namespace quintil::ops

@@ -10,6 +10,7 @@
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
 #include "csrc/ops/hadamard_options.h"
+#include "csrc/ops/matmul_wide.h"
 
 namespace quintil::ops {
 

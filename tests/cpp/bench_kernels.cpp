@@ -145,6 +145,12 @@ void add_packing(std::vector<Row>& rows, Data& d) {
   add("pack_b_s8", "n contiguous", kElements, [&](const KernelTable& k) {
     k.pack_b_s8(d.s8.data(), kCols, 1, kRows, kCols, kTile, 8, d.panels.data(), d.start.data());
   });
+  add("pack_b_s8_every_mac", "k contiguous", kElements, [&](const KernelTable& k) {
+    k.pack_b_s8_every_mac(d.s8.data(), 1, kCols, kCols, kRows, kTile, 15, d.panels.data());
+  });
+  add("pack_b_s8_every_mac", "n contiguous", kElements, [&](const KernelTable& k) {
+    k.pack_b_s8_every_mac(d.s8.data(), kCols, 1, kRows, kCols, kTile, 15, d.panels.data());
+  });
   add("pack_a_u8", "k contiguous, tile 21", kElements,
       [&](const KernelTable& k) { k.pack_a_u8(d.u8.data(), 1, kCols, kCols, kRows, 21, d.out_u8.data()); });
   add("pack_a_u8", "m contiguous", kElements,
@@ -175,7 +181,7 @@ struct Product {
   int64_t m, n, k;
   int32_t zero;
   std::vector<uint8_t> a;
-  std::vector<int8_t> b, panels;
+  std::vector<int8_t> b, panels, wide_panels;
   std::vector<int32_t> start, c;
   std::vector<float> real;
 
@@ -188,6 +194,9 @@ struct Product {
     panels.resize(static_cast<size_t>(columns * k));
     start.resize(static_cast<size_t>(columns * ((k + kTile - 1) / kTile)));
     kernels::table("scalar")->pack_b_s8(b.data(), 1, k, k, n, kTile, zero, panels.data(), start.data());
+    wide_panels.resize(static_cast<size_t>((n + kWidePanel - 1) / kWidePanel * kWidePanel * k));
+    kernels::table("scalar")->pack_b_s8_every_mac(b.data(), 1, k, k, n, kTile, bits <= 4 ? 15 : 255,
+                                                  wide_panels.data());
   }
 
   Gemm view(Overflow overflow, int32_t bits) const {
@@ -205,6 +214,19 @@ struct Product {
             .shift = 32 - bits,
             .max_a = 2 * zero - 1,
             .max_b = zero - 1};
+  }
+
+  EveryMacGemm every_mac(int32_t bits) const {
+    return {.a = a.data(),
+            .a_row = k,
+            .a_k4 = kDepth,
+            .b = wide_panels.data(),
+            .m = m,
+            .n = n,
+            .k4 = k / kDepth,
+            .tile_k4 = kTile / kDepth,
+            .zero = zero,
+            .limit = (1 << (bits - 1)) - 1};
   }
 };
 
@@ -237,6 +259,14 @@ void add_products(std::vector<Row>& rows, Data& d, std::vector<Product>& product
            k.gemm_u8s8f32(p.view(Overflow::kSaturate, 8), kEpilogue, p.real.data(), p.n);
          }});
   }
+  for (Product* p : {&products[0], &products[2], &products[4]}) {
+    rows.push_back({"gemm_u8s4s32_every_mac", shape_of(*p) + ", A = 8", 2.0 * p->m * p->n * p->k, true,
+                    [p](const KernelTable& k) { k.gemm_u8s4s32_every_mac(p->every_mac(8), p->c.data(), p->n); }});
+  }
+  Product& bytes = products[1];
+  rows.push_back(
+      {"gemm_u8s8s32_every_mac", shape_of(bytes) + ", A = 16", 2.0 * bytes.m * bytes.n * bytes.k, true,
+       [&bytes](const KernelTable& k) { k.gemm_u8s8s32_every_mac(bytes.every_mac(16), bytes.c.data(), bytes.n); }});
   rows.push_back(
       {"gemm_s32s32s32", "64x256x64, every_mac, A = 8", 2.0 * 64 * 256 * 64, true, [&d](const KernelTable& k) {
          k.gemm_s32s32s32(

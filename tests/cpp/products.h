@@ -153,6 +153,66 @@ class Operands {
   int32_t max_a_ = 0, max_b_ = 0;
 };
 
+// A stored matrix of rows x cols with `space` elements between its rows, the last one flush with the guard.
+template <class T>
+Guarded<T> stored(const std::vector<int32_t>& codes, int64_t rows, int64_t cols, int64_t space, bool transposed,
+                  int32_t zero) {
+  const int64_t height = transposed ? cols : rows, width = transposed ? rows : cols;
+  Guarded<T> matrix(height == 0 || width == 0 ? 0 : (height - 1) * (width + space) + width);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const int64_t at = transposed ? c * (width + space) + r : r * (width + space) + c;
+      matrix[at] = static_cast<T>(codes[static_cast<size_t>(r * cols + c)] + zero);
+    }
+  }
+  return matrix;
+}
+
+// B as `EveryMacGemm` reads it, guarded.
+inline Guarded<int8_t> wide_panels(const Problem& p, uint8_t mask, int64_t gap) {
+  const int64_t n = p.shape.n, k = p.shape.k, depth = groups_of_four(k, p.depth()) * kDepth;
+  Guarded<int8_t> panels((n + kWidePanel - 1) / kWidePanel * depth * kWidePanel, gap);
+  std::fill_n(panels.data(), panels.size(), int8_t{0});
+  for (int64_t i = 0; i < k; ++i) {
+    for (int64_t column = 0; column < n; ++column) {
+      const int64_t at = column / kWidePanel * depth + place_of(i, p.depth());
+      panels[at * kWidePanel + column % kWidePanel] =
+          static_cast<int8_t>(p.b[static_cast<size_t>(i * n + column)] & mask);
+    }
+  }
+  return panels;
+}
+
+// C [m, n] with space between its rows and guards around it.
+class Output {
+ public:
+  Output(int64_t m, int64_t n, int64_t gap)
+      : n_(n), ld_(n + 3), c_(m == 0 ? 0 : (m - 1) * ld_ + n, gap), before_(c_.size(), gap) {}
+
+  int32_t* data() { return c_.data(); }
+  int64_t ld() const { return ld_; }
+
+  // The elements of C; one too many if the space or the guard changed.
+  std::vector<int32_t> values() const {
+    std::vector<int32_t> result;
+    bool clean = c_.intact();
+    for (int64_t i = 0; i < c_.size(); ++i) {
+      if (i % ld_ < n_) {
+        result.push_back(c_[i]);
+      } else {
+        clean &= c_[i] == before_[i];
+      }
+    }
+    if (!clean) result.push_back(0);
+    return result;
+  }
+
+ private:
+  int64_t n_, ld_;
+  Guarded<int32_t> c_;
+  Guarded<int32_t> before_;
+};
+
 // Codes of A are `bits` wide, signed ones from -2^(bits-1); those of B are signed. Extreme codes dominate in one problem
 // of three, so that every limit is met.
 inline Problem random_problem(Draws& draws, ProductShape shape, int bits, bool a_signed, int64_t tile,

@@ -9,14 +9,12 @@
 #include "csrc/quantizers/tiled_accumulation.h"
 #include "tests/cpp/catch.h"
 #include "tests/cpp/draws.h"
-#include "tests/cpp/guarded.h"
 #include "tests/cpp/products.h"
 #include "tests/cpp/shapes.h"
 
 namespace quintil {
 namespace {
 
-using test::Guarded;
 using test::Layout;
 using test::Operands;
 using test::Problem;
@@ -32,26 +30,12 @@ std::string described(const Problem& p) {
          " accumulator " + std::to_string(p.bits) + " zero " + std::to_string(p.zero);
 }
 
-// Runs the kernel with space between the rows of C and guards around everything; an element of the space or of the guard
-// that changed makes the answer one element too long.
 std::vector<int32_t> multiplied(const kernels::KernelTable& table, const Problem& p, Layout layout, int64_t gap,
                                 int32_t max_a = 0, int32_t max_b = 0) {
   const Operands operands(p, layout, gap);
-  const int64_t m = p.shape.m, n = p.shape.n, ld = n + 3;
-  Guarded<int32_t> c(m == 0 ? 0 : (m - 1) * ld + n, gap);
-  const Guarded<int32_t> before(c.size(), gap);
-  table.gemm_u8s8s32(operands.view(p, max_a, max_b), c.data(), ld);
-  std::vector<int32_t> result;
-  bool clean = c.intact();
-  for (int64_t i = 0; i < c.size(); ++i) {
-    if (i % ld < n) {
-      result.push_back(c[i]);
-    } else {
-      clean &= c[i] == before[i];
-    }
-  }
-  if (!clean) result.push_back(0);
-  return result;
+  test::Output c(p.shape.m, p.shape.n, gap);
+  table.gemm_u8s8s32(operands.view(p, max_a, max_b), c.data(), c.ld());
+  return c.values();
 }
 
 // Calls f(problem, largest byte, largest |b|) for each operand type x accumulator x tile x overflow, on `samples` shapes.

@@ -24,21 +24,6 @@ using test::ProductShape;
 
 constexpr int64_t kTiles[] = {0, 1, 3, 4, 21, 32, 33, 64};
 
-// A stored matrix of rows x cols with `space` elements between its rows, the last one flush with the guard.
-template <class T>
-Guarded<T> stored(const std::vector<int32_t>& codes, int64_t rows, int64_t cols, int64_t space, bool transposed,
-                  int32_t zero) {
-  const int64_t height = transposed ? cols : rows, width = transposed ? rows : cols;
-  Guarded<T> matrix(height == 0 || width == 0 ? 0 : (height - 1) * (width + space) + width);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; ++c) {
-      const int64_t at = transposed ? c * (width + space) + r : r * (width + space) + c;
-      matrix[at] = static_cast<T>(codes[static_cast<size_t>(r * cols + c)] + zero);
-    }
-  }
-  return matrix;
-}
-
 // float(double product) rounds once: the product of two floats is exact in double.
 float times(float a, float b) {
   return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
@@ -65,7 +50,7 @@ TEST_CASE("pack_b_s8 fills the panels and starting sums of the index formulas") 
   const auto packed_as_stated = [](const kernels::KernelTable& table, const Problem& p, bool transposed, int64_t gap) {
     const Operands expected(p, Layout::kRows, 0);
     const auto [m, n, k] = p.shape;
-    const Guarded<int8_t> source = stored<int8_t>(p.b, k, n, 5, transposed, 0);
+    const Guarded<int8_t> source = test::stored<int8_t>(p.b, k, n, 5, transposed, 0);
     Guarded<int8_t> panels(expected.panels().size(), gap);
     Guarded<int32_t> start(expected.start().size(), gap);
     const int64_t k_stride = transposed ? 1 : n + 5, n_stride = transposed ? k + 5 : 1;
@@ -109,7 +94,7 @@ TEST_CASE("pack_a_u8 lays out groups of four products, padded with zero bytes") 
             }
           }
           for (bool transposed : {false, true}) {
-            const Guarded<uint8_t> source = stored<uint8_t>(p.a, m, k, 3, transposed, p.zero);
+            const Guarded<uint8_t> source = test::stored<uint8_t>(p.a, m, k, 3, transposed, p.zero);
             Guarded<uint8_t> packed(static_cast<int64_t>(expected.size()), transposed ? 1 : 0);
             kernels::table(isa)->pack_a_u8(source.data(), transposed ? m + 3 : 1, transposed ? 1 : k + 3, k, m, tile,
                                            packed.data());
@@ -181,7 +166,8 @@ TEST_CASE("scale_s32f32 rounds every scale on its own, also in place") {
 // The reference product on a problem; `transposed` stores A the other way round.
 test::Expected reference_product(const kernels::KernelTable& table, const Problem& p, bool every_mac, bool transposed) {
   const auto [m, n, k] = p.shape;
-  const Guarded<int32_t> a = stored<int32_t>(p.a, m, k, 2, transposed, 0), b = stored<int32_t>(p.b, k, n, 1, false, 0);
+  const Guarded<int32_t> a = test::stored<int32_t>(p.a, m, k, 2, transposed, 0),
+                         b = test::stored<int32_t>(p.b, k, n, 1, false, 0);
   const WideGemm g{.a = a.data(),
                    .a_row = transposed ? 1 : k + 2,
                    .a_col = transposed ? m + 2 : 1,

@@ -112,6 +112,20 @@ def test_order_of_k_matters_for_every_mac_only():
         assert op(a, b, **options).item() == op(a, backwards, **options).item()
 
 
+@pytest.mark.parametrize(
+    "high, low_b, high_b", [(15, -8, 7), (15, -7, 8), (8, -8, 8), (18, -7, 7), (19, -7, 7), (127, -1, 1), (16, -8, 7)]
+)
+def test_every_mac_on_both_sides_of_the_narrowest_register(high, low_b, high_b):
+    """Products of 126 and 127 fit a byte, 128 and 133 do not; 8 is no 4-bit code."""
+    for dtype, low in ((torch.uint8, 0), (torch.int8, -high)):
+        a = torch.randint(low, high + 1, (37, 83)).to(dtype)
+        b = torch.randint(low_b, high_b + 1, (83, 150)).to(torch.int8)
+        a[0, 0], a[1], b[0, 0], b[0, 1], b[:, 2] = low, high, low_b, high_b, low_b
+        for bits, tile in ((4, 32), (7, 0), (8, 32), (8, 3), (9, 21), (16, 0), (17, 0)):
+            for right in (b, b.t().contiguous().t()):
+                check(a, right, accumulator_bits=bits, tile_size=tile, accumulate="every_mac")
+
+
 def test_wrap_is_the_same_in_both_modes():
     a, b = codes("u8", 7, 75), codes("s8", 75, 20)
     for bits in (4, 8, 11, 16):

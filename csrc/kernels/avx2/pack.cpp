@@ -5,6 +5,8 @@
 //   lines of contiguous i: squares of 32 i x 8 lines, eight loads and the transpose of 8 x 8 dwords;
 //   rows of contiguous lines: four rows of one group interleaved, 4 x 32 bytes -> 32 dwords, in two unpacks;
 //   neither: bytes gathered into lines on the stack, then as lines.
+// A lane per column (every_mac): dwords of 8 lines become rows of one k, by a byte transpose within 128-bit lanes and a permute
+//   of dwords across them.
 // Sums for start[]: vpmaddubsw by ones adds two signed bytes (|sum| <= 256), vpmaddwd by ones the two pairs of a dword; lanes of
 //   int32 sum a tile, exact by the bound of the op (N2).
 // Index map: panel[k4][32][4] holds b(4 k4 + i, j) at ((k4 * 32) + j) * 4 + i; dst[k4][m][4] the same with m lines.
@@ -134,6 +136,17 @@ template <class Put>
   }
 }
 
+// 8 lines of four k, [line][4], into rows of one k each, `kWidePanel` bytes apart.
+inline void store_rows(uint8_t* to, __m256i group) {
+  const __m256i bytes =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m256i dwords = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  alignas(32) uint8_t rows[32];
+  store(rows, _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(group, bytes), dwords));
+#pragma GCC unroll 4
+  for (int i = 0; i < kDepth; ++i) __builtin_memcpy(to + kWidePanel * i, rows + kLines * i, kLines);
+}
+
 inline __m256i sums_of_four(__m256i codes) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), codes), _mm256_set1_epi16(1));
 }
@@ -201,6 +214,36 @@ void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k
       }
     }
     dst += (end - k0 + kDepth - 1) / kDepth * kDepth * m;
+  }
+}
+
+void pack_b_s8_every_mac(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,
+                         uint8_t mask, int8_t* panels) {
+  const Source source{reinterpret_cast<const uint8_t*>(src), k_stride, n_stride};
+  const int64_t depth = tile == 0 ? k : tile;
+  const __m256i kept = _mm256_set1_epi8(static_cast<char>(mask));
+  auto* to = reinterpret_cast<uint8_t*>(panels);
+  for (int64_t first = 0; first < n; first += kWidePanel) {
+    for (int64_t k0 = 0; k0 < k; k0 += depth) {
+      const int64_t end = k - k0 < depth ? k : k0 + depth;
+      for (int64_t half = 0; half < kWidePanel; half += kPanel) {
+        const int64_t line = first + half;
+        const auto put = [&](int64_t group, int j, __m256i codes) {
+          store_rows(to + group * kDepth * kWidePanel + half + kLines * j, _mm256_and_si256(codes, kept));
+        };
+        if (n_stride == 1) {
+          for (int64_t i = k0; i < end; i += kDepth) {
+            __m256i v[4];
+            interleave(source, i, end - i, line, n - line > 0 ? n - line : 0, v);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) put((i - k0) / kDepth, j, v[j]);
+          }
+        } else {
+          squares(source, k0, end, line, n - line, put);
+        }
+      }
+      to += (end - k0 + kDepth - 1) / kDepth * kDepth * kWidePanel;
+    }
   }
 }
 

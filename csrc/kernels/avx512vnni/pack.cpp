@@ -4,6 +4,7 @@
 //   two shuffles put the lanes in the order of the columns, 0-15 and 16-31.
 // Columns contiguous in k (k_stride 1): a dword already holds its four k, so 16 columns are one gather. A group cut short by
 //   the end of a tile is collected byte by byte, since a dword would reach beyond it.
+// A lane per column (every_mac): bytes of four columns and four k are transposed within 128-bit lanes, then dwords across them.
 // start[]: vpdpbusd by the constant `zero` (u8, at most 128) sums zero * b of a column while its bytes are at hand.
 #include <immintrin.h>
 
@@ -60,6 +61,17 @@ inline Group gather(const uint8_t* src, __m512i index, int64_t n_stride, __mmask
   const __m512i none = _mm512_setzero_si512();
   return {{_mm512_mask_i32gather_epi32(none, static_cast<__mmask16>(columns), index, src, 1),
            _mm512_mask_i32gather_epi32(none, static_cast<__mmask16>(columns >> 16), index, src + 16 * n_stride, 1)}};
+}
+
+// 16 columns of four k, [column][4], into rows of one k each, `kWidePanel` bytes apart.
+inline void store_rows(uint8_t* to, __m512i group) {
+  const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i rows = _mm512_permutexvar_epi32(dwords, _mm512_shuffle_epi8(group, bytes));
+  const __m128i row[4] = {_mm512_castsi512_si128(rows), _mm512_extracti32x4_epi32(rows, 1),
+                          _mm512_extracti32x4_epi32(rows, 2), _mm512_extracti32x4_epi32(rows, 3)};
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + kWidePanel * i), row[i]);
 }
 
 // One panel: all k of at most 32 columns.
@@ -123,6 +135,30 @@ void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k
         const Group group = rows.group(q, at_most(end - q, kDepth));
         _mm512_mask_storeu_epi32(dst + j * kDepth, static_cast<__mmask16>(rows.mask), group.half[0]);
         _mm512_mask_storeu_epi32(dst + (j + 16) * kDepth, static_cast<__mmask16>(rows.mask >> 16), group.half[1]);
+      }
+    }
+  }
+}
+
+void pack_b_s8_every_mac(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,
+                         uint8_t mask, int8_t* panels) {
+  const int64_t depth = tile == 0 ? k : tile;
+  const __m512i kept = _mm512_set1_epi8(static_cast<char>(mask));
+  const auto* codes = reinterpret_cast<const uint8_t*>(src);
+  auto* to = reinterpret_cast<uint8_t*>(panels);
+  for (int64_t first = 0; first < n; first += kWidePanel) {
+    const int64_t others = n - first - kPanel;  // columns of the second half
+    const PanelSource halves[2] = {{codes + first * n_stride, k_stride, n_stride, n - first},
+                                   {codes + (first + kPanel) * n_stride, k_stride, n_stride, others > 0 ? others : 0}};
+    for (int64_t k0 = 0; k0 < k; k0 += depth) {
+      const int64_t end = at_most(k, k0 + depth);
+      for (int64_t q = k0; q < end; q += kDepth, to += kWidePanel * kDepth) {
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+          const Group group = halves[i].group(q, at_most(end - q, kDepth));
+          store_rows(to + kPanel * i, _mm512_and_si512(group.half[0], kept));
+          store_rows(to + kPanel * i + 16, _mm512_and_si512(group.half[1], kept));
+        }
       }
     }
   }
