@@ -12,6 +12,7 @@ system for the results.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,7 +53,9 @@ def launched_group() -> Iterator[None]:
     dist.init_process_group("gloo")
     try:
         yield
+        dist.barrier()  # none leaves while another still talks to it
     finally:
+        gc.collect()  # DistributedDataParallel holds the group in a cycle; threads left at exit abort the process
         dist.destroy_process_group()
 
 
