@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,11 +88,12 @@ def verdict(run: RunResult | None) -> str:
 
 
 def minutes_per_seed(run: RunResult) -> float:
-    total = 0.0
+    """The median over seeds: one that was paused or shared its core does not count."""
+    seconds = []
     for seed in run.seeds:
         lines = (run.path / f"seed{seed}/timing.jsonl").read_text(encoding="utf-8").splitlines()
-        total += sum(t["train_s"] + t["end_task_s"] + t["eval_s"] for t in map(json.loads, lines))
-    return total / 60 / len(run.seeds)
+        seconds.append(sum(t["train_s"] + t["end_task_s"] + t["eval_s"] for t in map(json.loads, lines)))
+    return statistics.median(seconds) / 60
 
 
 def environment(run: RunResult) -> tuple[str, str]:
