@@ -163,7 +163,7 @@ Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& s
             .k4 = right.k4,
             .tile_k4 = right.tile_k4,
             .overflow = overflow_of(acc),
-            .limit = acc.bits >= 32 ? 0 : accumulator_limit(acc.bits),
+            .limit = limit_of(acc),
             .shift = static_cast<int32_t>(32 - acc.bits),
             .max_a = right.max_a,
             .max_b = right.max_b};

@@ -33,7 +33,7 @@ WideGemm wide_gemm(const int32_t* a, const PackedRight& right, int64_t m, const 
           .tile = acc.tile,
           .every_mac = acc.every_mac,
           .overflow = overflow_of(acc),
-          .limit = acc.bits >= 32 ? 0 : accumulator_limit(acc.bits),
+          .limit = limit_of(acc),
           .shift = static_cast<int32_t>(32 - acc.bits)};
 }
 
@@ -41,6 +41,10 @@ WideGemm wide_gemm(const int32_t* a, const PackedRight& right, int64_t m, const 
 
 Overflow overflow_of(const Accumulator& acc) {
   return acc.bits >= 32 ? Overflow::kNone : acc.wraps ? Overflow::kWrap : Overflow::kSaturate;
+}
+
+int32_t limit_of(const Accumulator& acc) {
+  return acc.bits >= 32 ? 0 : accumulator_limit(acc.bits);
 }
 
 void widen_right(PackedRight& packed, Workspace& scratch, const Right& right) {

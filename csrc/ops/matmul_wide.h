@@ -9,6 +9,7 @@ namespace quintil::ops {
 
 // What a register of the accumulator's width does with a sum that does not fit.
 Overflow overflow_of(const Accumulator& acc);
+int32_t limit_of(const Accumulator& acc);  // L = 2^(A-1)-1, 0 where there is no limit
 
 // packed.codes = the codes of `right` as int32.
 void widen_right(PackedRight& packed, Workspace& scratch, const Right& right);
