@@ -20,33 +20,34 @@ namespace {
 constexpr int64_t kStrip = 8;
 constexpr int64_t kRows = 64;
 
-// Eight columns from `c` on, of which `count` exist.
+// Eight columns from `c` on, of which `count` exist; kFull: all do.
+template <bool kFull>
 struct Strip {
   int64_t c, count;
   __m256i lanes;
 
-  Strip(int64_t first, int64_t cols) : c(first), count(cols - first < kStrip ? cols - first : kStrip) {
+  Strip(int64_t first, int64_t exist) : c(first), count(exist) {
     lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
 
-  __m256 load(const float* x) const { return count == kStrip ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, lanes); }
+  __m256 load(const float* x) const { return kFull ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, lanes); }
   void store(float* x, __m256 v) const {
-    if (count == kStrip) return _mm256_storeu_ps(x, v);
+    if (kFull) return _mm256_storeu_ps(x, v);
     _mm256_maskstore_ps(x, lanes, v);
   }
   __m256 load(const int16_t* x) const {
     alignas(16) int16_t few[kStrip] = {};
-    if (count < kStrip) {
+    if (!kFull) {
       for (int64_t i = 0; i < count; ++i) few[i] = x[i];
       x = few;
     }
     return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
   }
   __m256i load(const int32_t* x) const {
-    return count == kStrip ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)) : _mm256_maskload_epi32(x, lanes);
+    return kFull ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)) : _mm256_maskload_epi32(x, lanes);
   }
   void store(int16_t* x, __m128i v) const {
-    if (count == kStrip) return _mm_storeu_si128(reinterpret_cast<__m128i*>(x), v);
+    if (kFull) return _mm_storeu_si128(reinterpret_cast<__m128i*>(x), v);
     alignas(16) int16_t few[kStrip];
     _mm_store_si128(reinterpret_cast<__m128i*>(few), v);
     for (int64_t i = 0; i < count; ++i) x[i] = few[i];
@@ -58,7 +59,9 @@ template <class F>
 inline void for_each_strip(int64_t rows, int64_t cols, F f) {
   for (int64_t r = 0; r < rows; r += kRows) {
     const int64_t end = rows - r < kRows ? rows : r + kRows;
-    for (int64_t c = 0; c < cols; c += kStrip) f(Strip(c, cols), r, end);
+    int64_t c = 0;
+    for (; c + kStrip <= cols; c += kStrip) f(Strip<true>(c, kStrip), r, end);
+    if (c < cols) f(Strip<false>(c, cols - c), r, end);
   }
 }
 
@@ -73,7 +76,7 @@ inline __m256 passed(__m256 grad, const uint8_t* byte) {
 
 void narrow_s32s16_moments(const int32_t* x, int64_t rows, int64_t cols, int16_t* out, int64_t* sums,
                            int64_t* squares) {
-  for_each_strip(rows, cols, [&](const Strip& strip, int64_t begin, int64_t end) {
+  for_each_strip(rows, cols, [&](const auto& strip, int64_t begin, int64_t end) {
     __m256i sum = _mm256_setzero_si256(), even = sum, odd = sum;
     for (int64_t r = begin; r < end; ++r) {
       const __m256i v = strip.load(x + r * cols + strip.c), w = _mm256_srli_epi64(v, 32);
@@ -98,7 +101,7 @@ void batch_norm_s16f32(const int16_t* x, int64_t rows, int64_t cols, const NormF
                        uint8_t* positive) {
   const int64_t mask_bytes = (cols + 7) / 8;
   const __m256 zero = _mm256_setzero_ps();
-  for_each_strip(rows, cols, [&](const Strip& strip, int64_t begin, int64_t end) {
+  for_each_strip(rows, cols, [&](const auto& strip, int64_t begin, int64_t end) {
     const __m256 scale = strip.load(norm.scale + strip.c), shift = strip.load(norm.shift + strip.c);
     for (int64_t r = begin; r < end; ++r) {
       const int64_t i = r * cols + strip.c;
@@ -115,7 +118,7 @@ void batch_norm_s16f32(const int16_t* x, int64_t rows, int64_t cols, const NormF
 void batch_norm_sums_s16f32(const int16_t* x, const float* grad, const uint8_t* positive, int64_t rows, int64_t cols,
                             const NormBackward& norm, float* grad_sum, float* product_sum) {
   const int64_t mask_bytes = (cols + 7) / 8;
-  for_each_strip(rows, cols, [&](const Strip& strip, int64_t begin, int64_t end) {
+  for_each_strip(rows, cols, [&](const auto& strip, int64_t begin, int64_t end) {
     const __m256 scale = strip.load(norm.scale + strip.c), shift = strip.load(norm.shift + strip.c);
     __m256 sum = strip.load(grad_sum + strip.c), product = strip.load(product_sum + strip.c);
     for (int64_t r = begin; r < end; ++r) {
@@ -134,7 +137,7 @@ void batch_norm_sums_s16f32(const int16_t* x, const float* grad, const uint8_t* 
 void batch_norm_grad_s16f32(const int16_t* x, const float* grad, const uint8_t* positive, int64_t rows, int64_t cols,
                             const NormBackward& norm, float* dx, float* masked_grad) {
   const int64_t mask_bytes = (cols + 7) / 8;
-  for_each_strip(rows, cols, [&](const Strip& strip, int64_t begin, int64_t end) {
+  for_each_strip(rows, cols, [&](const auto& strip, int64_t begin, int64_t end) {
     const __m256 scale = strip.load(norm.scale + strip.c), shift = strip.load(norm.shift + strip.c);
     const __m256 mean_grad = strip.load(norm.mean_grad + strip.c), gain = strip.load(norm.gain + strip.c);
     const __m256 mean_product = strip.load(norm.mean_product + strip.c);
