@@ -46,8 +46,8 @@ PHASES = {
 BOUNDS = (
     "What bounds a phase:",
     "",
-    "* products: arithmetic; below the kernel's own rate as far as few channels leave sums short (16 to 64 products for",
-    "  an element of the input gradient) and operands come from L2;",
+    "* products: arithmetic; below the kernel's own rate as far as few channels leave sums short (16 to 64 products",
+    "  for an element of the input gradient) and operands come from L2;",
     "* random bits and rounding: arithmetic per unfolded element: an element serves up to nine taps, and each draws;",
     "* transforms, ranges: arithmetic on data in L1 and L2;",
     "* unfolding, packing, normalisation, float layers: memory traffic; memory: fresh pages for activations.",
@@ -165,8 +165,8 @@ def page(row: str, arithmetic: str, seconds: float, shares: dict[str, float], wo
     rate = 1e-9 * work / (seconds * shares["products"] / 100)
     lines += [
         "",
-        f"The products are {1e-9 * work:.1f} Gop a step, {rate:.0f} Gop/s in it. The same kernel alone, 256 x 512 x 256",
-        f"in cache, reaches {peak['limited']:.0f} Gop/s with a limit per tile and {peak['unlimited']:.0f} without; a",
+        f"The products are {1e-9 * work:.1f} Gop a step, {rate:.0f} Gop/s in it. The same kernel alone, 256 x 512 x",
+        f"256 in cache, reaches {peak['limited']:.0f} Gop/s with a limit per tile and {peak['unlimited']:.0f} without; a",
         f"copy moves {peak['copy']:.1f} GB/s.",
         "",
         *BOUNDS,
