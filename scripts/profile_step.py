@@ -166,8 +166,8 @@ def page(row: str, arithmetic: str, seconds: float, shares: dict[str, float], wo
     lines += [
         "",
         f"The products are {1e-9 * work:.1f} Gop a step, {rate:.0f} Gop/s in it. The same kernel alone, 256 x 512 x",
-        f"256 in cache, reaches {peak['limited']:.0f} Gop/s with a limit per tile and {peak['unlimited']:.0f} without; a",
-        f"copy moves {peak['copy']:.1f} GB/s.",
+        f"256 in cache, reaches {peak['limited']:.0f} Gop/s with a limit per tile and {peak['unlimited']:.0f} without;",
+        f"a copy moves {peak['copy']:.1f} GB/s.",
         "",
         *BOUNDS,
     ]

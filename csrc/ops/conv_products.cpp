@@ -13,6 +13,7 @@ using at::Tensor;
 using std::optional;
 
 constexpr int64_t kSamplesPerSum = 8;  // samples of one partial weight gradient (N8)
+constexpr int64_t kDrawRun = 64;       // output positions whose draws lie side by side (N6)
 
 CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, float fraction,
                           optional<Draw> draw) {
@@ -28,9 +29,9 @@ CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardCon
                    q.grid.hi,
                    q.step};
   if (draw) {  // the place of an element is (pixel, channel)
-    quantize_matrix(q, data, pixels, channels, channels, 0, image.data, channels);
+    quantize_matrix(q, data, pixels, channels, channels, {}, image.data, channels);
   } else {
-    quantize_matrix(q, data, image.rows, image.cols, image.cols, 0, image.data, image.cols);
+    quantize_matrix(q, data, image.rows, image.cols, image.cols, {}, image.data, image.cols);
   }
   return image;
 }
@@ -39,11 +40,11 @@ CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardCon
 void input_gradient(const BackwardTask& t, const InputGradWeight& weight, float weight_step, int64_t first,
                     int64_t count, float* dx) {
   const ConvProblem& p = t.p;
-  const int64_t row0 = first * p.positions, rows = count * p.positions;
+  const int64_t row = first * p.positions, rows = count * p.positions;
   const int64_t pixels = p.shape.height * p.shape.width * p.shape.channels;
   Workspace scratch;
   const CodeMatrix g =
-      quantize_input_gradient(scratch, t.config, t.grad + row0 * p.outputs, rows, p.outputs, t.seed, row0);
+      quantize_input_gradient(scratch, t.config, t.grad + row * p.outputs, rows, p.outputs, t.seed, {row, kDrawRun});
   auto* image = scratch.take<int32_t>(pixels);
   auto* taps = scratch.take<int32_t>(kStripRows * p.depth);
   for (int64_t sample = 0; sample < count; ++sample) {
@@ -89,7 +90,7 @@ void weight_gradient_of(const char* op, const BackwardTask& t, const CodeMatrix&
   const CodeMatrix x = unfold(scratch, p, image, first * p.positions, count * p.positions);
   const int64_t group = count == 0 ? 0 : first / count;
   weight_gradient(op, t.config, x, t.grad + first * p.positions * p.outputs, p.outputs, t.seed,
-                  group * t.config.blocks.padded(x.rows), dw);
+                  {group * t.config.blocks.padded(x.rows), kDrawRun}, dw);
 }
 
 // Samples ascending in blocks of 8, then blocks ascending: the same bits for any number of threads (N8).
