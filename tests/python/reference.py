@@ -386,7 +386,9 @@ def input_product(
     return multiply(gradient, weights, o, o.backward_register()), (s2, s1, sw, 1.0 / d)
 
 
-def weight_product(g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0, run: int = 1) -> Tensor:
+def weight_product(
+    g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0, run: int = 1
+) -> Tensor:
     """B2 for g [rows, N] and activation codes [rows, K]: dw [N, K]."""
     activations, s3 = backward_operand(xc, 0, "b2a", o, seed, first_row, run)
     gradient, s4 = backward_operand(g, 0, "b2g", o, seed, first_row, run)
