@@ -50,6 +50,14 @@ TORCH_LIBRARY(quintil, m) {
       ", str conv_backward='per_sample', str tile_order='khwc') -> Tensor",
       tags);
   m.def(
+      "hadamard_conv2d_batch_norm(Tensor x, Tensor weight, Tensor norm_weight, Tensor norm_bias, Tensor? "
+      "residual=None, "
+      "SymInt[2] stride=1, SymInt[2] padding=0, SymInt[2] dilation=1, *, bool relu=True, float "
+      "eps=1e-05, " QUINTIL_HADAMARD_OPTIONS
+      ", str conv_backward='per_sample', str tile_order='khwc') -> (Tensor y, Tensor mean, "
+      "Tensor variance)",
+      tags);
+  m.def(
       "lsq_quantize(Tensor x, Tensor scale, int bits, *, bool signed=False, Tensor? offset=None, "
       "str mask_on='scaled') -> Tensor",
       tags);
@@ -77,6 +85,18 @@ TORCH_LIBRARY(quintil, m) {
       "_hadamard_conv2d_backward(Tensor grad, Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt[] x_size, "
       "SymInt[] w_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] options, SymInt? seed, "
       "bool[3] needed) -> (Tensor dx, Tensor dw, Tensor db)",
+      tags);
+  m.def(
+      "_hadamard_conv2d_batch_norm_forward(Tensor x, Tensor weight, Tensor norm_weight, Tensor norm_bias, "
+      "Tensor? residual, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] options, bool relu, float eps, "
+      "float range_fraction, SymInt? seed) -> (Tensor y, Tensor mean, Tensor variance, Tensor sums, Tensor positive, "
+      "Tensor constants, Tensor x_codes, Tensor weight_codes, Tensor scales)",
+      tags);
+  m.def(
+      "_hadamard_conv2d_batch_norm_backward(Tensor grad, Tensor sums, Tensor positive, Tensor constants, "
+      "Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt[] x_size, SymInt[] w_size, SymInt[2] stride, "
+      "SymInt[2] padding, SymInt[2] dilation, int[] options, SymInt? seed, bool[3] needed) -> (Tensor dx, Tensor dw, "
+      "Tensor norm_weight, Tensor norm_bias, Tensor residual)",
       tags);
   m.def("_lsq_forward(Tensor x, Tensor scale, Tensor? offset, int[] options) -> Tensor", tags);
   m.def(

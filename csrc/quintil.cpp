@@ -100,6 +100,23 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const std::optiona
                  c.conv_backward, c.tile_order);
 }
 
+std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(const Tensor& x, const Tensor& weight,
+                                                              const Tensor& norm_weight, const Tensor& norm_bias,
+                                                              const std::optional<Tensor>& residual,
+                                                              const ConvOptions& c, bool relu, double eps,
+                                                              const HadamardOptions& o, std::optional<int64_t> seed) {
+  using Pair = c10::SymIntArrayRef;
+  static const auto op = handle<std::tuple<Tensor, Tensor, Tensor>(
+      const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, Pair, Pair, Pair, bool,
+      double, int64_t, int64_t, int64_t, std::optional<int64_t>, int64_t, Text, Text, Text, int64_t, bool, Text, Text,
+      Text, double, Seed, Text, Text)>("quintil::hadamard_conv2d_batch_norm");
+  const auto stride = symbolic(c.stride), padding = symbolic(c.padding), dilation = symbolic(c.dilation);
+  return op.call(x, weight, norm_weight, norm_bias, residual, stride, padding, dilation, relu, eps, o.bits,
+                 o.accumulator_bits, o.tile_size, o.backward_accumulator_bits, o.backward_tile_size, o.accumulate,
+                 o.overflow, o.hadamard, o.hadamard_block, o.requantize, o.dc_row, o.ste, o.stochastic,
+                 o.range_fraction, symbolic(seed), c.conv_backward, c.tile_order);
+}
+
 Tensor lsq_quantize(const Tensor& x, const Tensor& scale, int64_t bits, bool is_signed,
                     const std::optional<Tensor>& offset, const std::string& mask_on) {
   static const auto op =

@@ -80,6 +80,11 @@ QUINTIL_API at::Tensor hadamard_conv2d(const at::Tensor& x, const at::Tensor& we
                                        const std::optional<at::Tensor>& bias = std::nullopt,
                                        const ConvOptions& conv = {}, const HadamardOptions& options = {},
                                        std::optional<int64_t> seed = std::nullopt);
+// y, and the mean and biased variance of the convolution's output.
+QUINTIL_API std::tuple<at::Tensor, at::Tensor, at::Tensor> hadamard_conv2d_batch_norm(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+    const std::optional<at::Tensor>& residual = std::nullopt, const ConvOptions& conv = {}, bool relu = true,
+    double eps = 1e-5, const HadamardOptions& options = {}, std::optional<int64_t> seed = std::nullopt);
 QUINTIL_API at::Tensor lsq_quantize(const at::Tensor& x, const at::Tensor& scale, int64_t bits, bool is_signed = false,
                                     const std::optional<at::Tensor>& offset = std::nullopt,
                                     const std::string& mask_on = "scaled");

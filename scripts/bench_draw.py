@@ -10,6 +10,7 @@ from bench_nets import OURS
 
 NAMES = {
     OURS: "HDQT",
+    "layers": "HDQT, not fused",
     "paper": "HDQT, paper",
     "float32": "float32",
     "bfloat16": "bfloat16",
@@ -65,9 +66,9 @@ def growth_table(curves: Sequence[Result]) -> str:
 
 
 def memory_table(entries: Sequence[Result]) -> str:
-    """MiB of every arithmetic, by net."""
+    """MiB of every arithmetic, by net; in brackets where the C library's heap keeps freed blocks."""
     sides = [side for side in NAMES if any(e["arithmetic"] == side for e in entries)]
-    found = {(e["row"], e["arithmetic"]): f"{e['peak_mib']:.0f}" for e in entries}
+    found = {(e["row"], e["arithmetic"]): f"{e['peak_mib']:.0f} ({e['heap_peak_mib']:.0f})" for e in entries}
     lines = [["peak memory of a step, MiB", *(NAMES[side] for side in sides)]]
     for name, what in dict((e["row"], e["what"]) for e in entries).items():
         lines.append([what, *(found.get((name, side), "") for side in sides)])
@@ -105,7 +106,7 @@ def _colours() -> dict[str, str]:
     """An arithmetic has one colour in all pictures."""
     from quintil.report.render import COLOURS
 
-    return dict(zip((OURS, "float32", "bfloat16", "simulation", "paper", "compile"), COLOURS))
+    return dict(zip((OURS, "float32", "bfloat16", "simulation", "paper", "compile", "layers"), COLOURS))
 
 
 def _horizontal(axes: Any, labels: Sequence[str], sides: Sequence[str], value: Callable, start: float) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 OURS = "hdqt"
 # name -> what it is; the first is the one that the others are compared with
 ARITHMETICS = {
-    OURS: "quintil.HDQT(): 4-bit operands, 8-bit accumulators",
+    OURS: "quintil.HDQT(): 4-bit operands, 8-bit accumulators; convolution nets after quintil.nn.fuse_",
+    "layers": "quintil.HDQT() with layers one by one",
     "paper": "quintil.HDQT.paper()",
     "float32": "float32 (images in channels_last)",
     "bfloat16": "bfloat16 autocast (images in channels_last)",
@@ -130,8 +131,10 @@ def prepared(workload: Workload, arithmetic: str) -> tuple[nn.Module, Tensor]:
         model, x = (t.to(memory_format=torch.channels_last) for t in (model, x))
     if arithmetic == "simulation":
         simulate(model)
-    elif arithmetic in (OURS, "paper"):
-        quintil.quantize_(model, quintil.HDQT() if arithmetic == OURS else quintil.HDQT.paper())
+    elif arithmetic in (OURS, "layers", "paper"):
+        quintil.quantize_(model, quintil.HDQT.paper() if arithmetic == "paper" else quintil.HDQT())
+        if arithmetic == OURS and x.dim() == 4:
+            quintil.nn.fuse_(model)
     elif arithmetic == "compile":
         torch.compiler.reset()
         model = torch.compile(model)

@@ -36,7 +36,7 @@ from bench_nets import ARITHMETICS, OURS, WORKLOADS, training_step
 from tqdm import tqdm
 
 OTHERS = [name for name in ARITHMETICS if name not in (OURS, "compile")]
-MEMORY = [OURS, "float32", "bfloat16"]
+MEMORY = [OURS, "layers", "float32", "bfloat16"]
 Result = dict[str, Any]
 Keep = Callable[[Result], None]
 
@@ -139,7 +139,8 @@ def measure_memory(args: argparse.Namespace, keep: Keep) -> None:
     for name, side in [(name, side) for name in args.rows or ["resnet32_b128"] for side in MEMORY]:
         entries.append(bench_memory.measure(name, side, args.threads[-1]))
         peak = f"{entries[-1]['peak_mib']:8.1f} MiB above the process before the step"
-        print(f"{entries[-1]['what']}, {bench_draw.NAMES[side]:10}{peak}")
+        heap = f"{entries[-1]['heap_peak_mib']:.1f} where the heap keeps freed blocks"
+        print(f"{entries[-1]['what']}, {bench_draw.NAMES[side]:16}{peak}, {heap}")
         keep({"memory": entries})
 
 

@@ -147,6 +147,22 @@ struct WideGemm {
   int32_t shift;
 };
 
+// Batch normalisation of integer sums x [rows, cols], one channel per column. The bit c % 8 of byte c / 8 of a row of `positive`
+// [rows, (cols + 7) / 8] says that the gradient passes the ReLU there.
+struct NormForward {
+  const float* scale;  // y = x * scale + shift, then + residual
+  const float* shift;
+  const float* residual;  // [rows, cols], nullable
+  bool relu;              // then y = 0 > y ? 0 : y
+};
+struct NormBackward {
+  const float* scale;  // normalised = x * scale + shift
+  const float* shift;
+  const float* mean_grad;     // mean over the rows of grad,
+  const float* mean_product;  // and of grad * normalised
+  const float* gain;          // dx = ((grad - mean_grad) - normalised * mean_product) * gain
+};
+
 // A 2-d convolution of one channels-last image [height][width][channels].
 struct ConvShape {
   int64_t height, width, channels;

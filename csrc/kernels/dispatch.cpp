@@ -1,4 +1,4 @@
-// Tables and their order. An ISA's table is the scalar one with the entries replaced that its folder improves. CMake defines
+// Tables and their order. An ISA's table is the one below it with the entries replaced that its folder improves. CMake defines
 // QUINTIL_HAS_<ISA> for each folder that is part of this build (QUINTIL_ISAS).
 #include "csrc/kernels/dispatch.h"
 
@@ -41,6 +41,10 @@ constexpr KernelTable kScalar = {
     .scale_s32f32 = scalar::scale_s32f32,
     .im2col_u8 = scalar::im2col_u8,
     .col2im_s32 = scalar::col2im_s32,
+    .narrow_s32s16_moments = scalar::narrow_s32s16_moments,
+    .batch_norm_s16f32 = scalar::batch_norm_s16f32,
+    .batch_norm_sums_s16f32 = scalar::batch_norm_sums_s16f32,
+    .batch_norm_grad_s16f32 = scalar::batch_norm_grad_s16f32,
     .pack_u8u4 = scalar::pack_u8u4,
     .unpack_u4u8 = scalar::unpack_u4u8,
     .widen_u8s16 = scalar::widen_u8s16,
@@ -77,6 +81,10 @@ constexpr KernelTable kAvx2 = [] {
   t.scale_s32f32 = avx2::scale_s32f32;
   t.im2col_u8 = avx2::im2col_u8;
   t.col2im_s32 = avx2::col2im_s32;
+  t.narrow_s32s16_moments = avx2::narrow_s32s16_moments;
+  t.batch_norm_s16f32 = avx2::batch_norm_s16f32;
+  t.batch_norm_sums_s16f32 = avx2::batch_norm_sums_s16f32;
+  t.batch_norm_grad_s16f32 = avx2::batch_norm_grad_s16f32;
   t.pack_u8u4 = avx2::pack_u8u4;
   t.unpack_u4u8 = avx2::unpack_u4u8;
   t.widen_u8s16 = avx2::widen_u8s16;
@@ -87,13 +95,14 @@ constexpr KernelTable kAvx2 = [] {
 #endif
 
 #ifdef QUINTIL_HAS_AVX512VNNI
-constexpr KernelTable kAvx512vnni = [] {
-  KernelTable t = kScalar;
-#ifdef QUINTIL_HAS_AVX2  // a CPU with AVX-512 has AVX2: bound by memory and division, wider registers would not help
-  t.lsq_f32f32 = avx2::lsq_f32f32;
-  t.lsq_f32f32f32_backward = avx2::lsq_f32f32f32_backward;
-  t.double_round_s8s8 = avx2::double_round_s8s8;
+#ifdef QUINTIL_HAS_AVX2
+constexpr KernelTable kBelowAvx512 = kAvx2;  // a CPU with AVX-512 has AVX2 as well
+#else
+constexpr KernelTable kBelowAvx512 = kScalar;
 #endif
+
+constexpr KernelTable kAvx512vnni = [] {
+  KernelTable t = kBelowAvx512;
   t.absmax_f32 = avx512vnni::absmax_f32;
   t.absmax_s16 = avx512vnni::absmax_s16;
   t.absmax_u8 = avx512vnni::absmax_u8;

@@ -80,6 +80,21 @@ struct KernelTable {
   void (*col2im_s32)(const int32_t* cols, int64_t ld, const ConvShape& shape, int64_t first, int64_t count,
                      int32_t* image);
 
+  // --- batch_norm: of the integer sums of a convolution, contiguous [rows, cols], |x| <= 32767 -----------------------
+  // out = x; sums[c] and squares[c] += the sums over the rows of x and of x^2, exact.
+  void (*narrow_s32s16_moments)(const int32_t* x, int64_t rows, int64_t cols, int16_t* out, int64_t* sums,
+                                int64_t* squares);
+  // y [rows, cols] as in NormForward; positive: !(y <= 0) before the ReLU, pad bits 0; null without a ReLU.
+  void (*batch_norm_s16f32)(const int16_t* x, int64_t rows, int64_t cols, const NormForward& norm, float* y,
+                            uint8_t* positive);
+  // With g = grad where `positive`, else 0 (null: grad), rows ascending, float32 (N8):
+  // grad_sum[c] += g and product_sum[c] += g * normalised. Reads scale and shift of norm alone.
+  void (*batch_norm_sums_s16f32)(const int16_t* x, const float* grad, const uint8_t* positive, int64_t rows,
+                                 int64_t cols, const NormBackward& norm, float* grad_sum, float* product_sum);
+  // dx [rows, cols] as in NormBackward for the same g, which is also written to masked_grad unless that is null.
+  void (*batch_norm_grad_s16f32)(const int16_t* x, const float* grad, const uint8_t* positive, int64_t rows,
+                                 int64_t cols, const NormBackward& norm, float* dx, float* masked_grad);
+
   // --- bits -------------------------------------------------------------------------------------------------------
   // Two codes per byte, even index in the low nibble; (n + 1) / 2 bytes, the last pad nibble 0. Keeps the low 4 bits.
   void (*pack_u8u4)(const uint8_t* codes, int64_t n, uint8_t* out);

@@ -35,15 +35,36 @@ void run_quantizer(const Quantizer& q, const int16_t* x, int64_t rows, int64_t c
   k.quantize_s16u8(x, rows, cols, ld, q.grid, out, out_ld);
 }
 
+// Rows with a row of draws each, the first at row0.
 template <class T>
-void quantize_any(const Quantizer& q, const T* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0, uint8_t* out,
-                  int64_t out_ld) {
+void quantize_rows(const Quantizer& q, const T* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0, uint8_t* out,
+                   int64_t out_ld) {
   at::parallel_for(0, rows, rows_per_task(cols), [&](int64_t begin, int64_t end) {
     if (q.finite) {
       return run_quantizer(q, x + begin * ld, end - begin, cols, ld, row0 + begin, out + begin * out_ld, out_ld);
     }
     for (int64_t r = begin; r < end; ++r) std::memset(out + r * out_ld, q.grid.zero, static_cast<size_t>(cols));
   });
+}
+
+// Contiguous rows whose draws lie side by side: each run is one long row.
+template <class T>
+void quantize_runs(const Quantizer& q, const T* x, int64_t rows, int64_t cols, DrawRows place, uint8_t* out) {
+  const int64_t whole = rows / place.run, width = place.run * cols, done = whole * width;
+  quantize_rows(q, x, whole, width, width, place.first, out, width);
+  const int64_t rest = rows * cols - done;
+  quantize_rows(q, x + done, rest > 0 ? 1 : 0, rest, rest, place.first + whole, out + done, rest);
+}
+
+template <class T>
+void quantize_any(const Quantizer& q, const T* x, int64_t rows, int64_t cols, int64_t ld, DrawRows place, uint8_t* out,
+                  int64_t out_ld) {
+  if (!q.draw || place.run == 1) return quantize_rows(q, x, rows, cols, ld, place.first, out, out_ld);
+  if (out_ld == cols) return quantize_runs(q, x, rows, cols, place, out);
+  Workspace scratch;
+  auto* codes = scratch.take<uint8_t>(rows * cols);
+  quantize_runs(q, x, rows, cols, place, codes);
+  for (int64_t r = 0; r < rows; ++r) std::copy_n(codes + r * cols, cols, out + r * out_ld);
 }
 
 void transform_cols(float* x, int64_t order, int64_t cols, int64_t ld) {
@@ -151,10 +172,10 @@ float* to_float(Workspace& scratch, const T* x, int64_t n) {
 
 template <class T>
 void requantize(TransformedCodes& result, Workspace& scratch, const T* x, const AbsMax& range, int64_t bits,
-                std::optional<Draw> draw, int64_t row0) {
+                std::optional<Draw> draw, DrawRows place) {
   const Quantizer q = dynamic_quantizer(range, 1.0f, bits, true, false, draw);
   auto* codes = scratch.take<uint8_t>(result.rows * result.cols);
-  quantize_matrix(q, x, result.rows, result.cols, result.cols, row0, codes, result.cols);
+  quantize_matrix(q, x, result.rows, result.cols, result.cols, place, codes, result.cols);
   result.codes = reinterpret_cast<const int8_t*>(codes);
   result.max_code = q.grid.hi;
   result.step = q.step;
@@ -190,14 +211,14 @@ Quantizer dynamic_quantizer(const AbsMax& range, float fraction, int64_t bits, b
   return q;
 }
 
-void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, DrawRows place,
                      uint8_t* out, int64_t out_ld) {
-  quantize_any(q, x, rows, cols, ld, row0, out, out_ld);
+  quantize_any(q, x, rows, cols, ld, place, out, out_ld);
 }
 
-void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, DrawRows place,
                      uint8_t* out, int64_t out_ld) {
-  quantize_any(q, x, rows, cols, ld, row0, out, out_ld);
+  quantize_any(q, x, rows, cols, ld, place, out, out_ld);
 }
 
 float* transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols) {
@@ -236,7 +257,7 @@ float* transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float
 }
 
 TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
-                                 bool requantize_codes, std::optional<Draw> draw, int64_t row0) {
+                                 bool requantize_codes, std::optional<Draw> draw, DrawRows place) {
   TransformedCodes result;
   result.rows = blocks.padded(x.rows);
   result.cols = x.cols;
@@ -246,7 +267,7 @@ TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const
     int32_t most_found = 0;
     const int16_t* exact = exact_transform(scratch, blocks, x, result.rows, &most_found);
     const auto range = static_cast<float>(most_found);
-    requantize(result, scratch, exact, AbsMax{std::bit_cast<uint32_t>(range), 1}, bits, draw, row0);
+    requantize(result, scratch, exact, AbsMax{std::bit_cast<uint32_t>(range), 1}, bits, draw, place);
     return result;
   }
   const int32_t* exact = exact_transform<int32_t>(scratch, blocks, x, result.rows);
@@ -257,7 +278,7 @@ TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const
   }
   float* real = to_float(scratch, exact, n);
   scale_binary_rows(blocks, real, x.rows, x.cols);
-  requantize(result, scratch, real, absmax(real, n), bits, draw, row0);
+  requantize(result, scratch, real, absmax(real, n), bits, draw, place);
   return result;
 }
 

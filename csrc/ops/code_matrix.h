@@ -37,10 +37,17 @@ AbsMax absmax(const float* x, int64_t n);
 Quantizer dynamic_quantizer(const AbsMax& range, float fraction, int64_t bits, bool is_signed, bool offset,
                             std::optional<Draw> draw);
 
-// Element (r, c) is quantised to out[r * out_ld + c]; draws use the place (row0 + r, c).
-void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+// Where the draws of a matrix [rows, cols] stand in their stream: element (r, c) draws at row first + r / run, column
+// r % run * cols + c. One Philox call serves 128 or 256 columns, so narrow matrices put several rows side by side (N6).
+struct DrawRows {
+  int64_t first = 0;
+  int64_t run = 1;
+};
+
+// Element (r, c) is quantised to out[r * out_ld + c].
+void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t cols, int64_t ld, DrawRows place,
                      uint8_t* out, int64_t out_ld);
-void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, int64_t row0,
+void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, DrawRows place,
                      uint8_t* out, int64_t out_ld);
 
 // One Hadamard layout along an axis of length n.
@@ -68,6 +75,6 @@ struct TransformedCodes {
   float step = 1;
 };
 TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
-                                 bool requantize, std::optional<Draw> draw, int64_t row0);
+                                 bool requantize, std::optional<Draw> draw, DrawRows place);
 
 }  // namespace quintil::ops

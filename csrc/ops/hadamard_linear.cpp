@@ -100,7 +100,7 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x_codes, const Tensor& w
     Workspace scratch;
     const CodeMatrix wc = load_codes(scratch, weight_codes, k, config.bits, s[2], s[3]);
     const InputGradWeight weight = prepare_input_gradient(kOp, scratch, config, wc, seed);
-    const CodeMatrix gc = quantize_input_gradient(scratch, config, data, batch, n, seed, 0);
+    const CodeMatrix gc = quantize_input_gradient(scratch, config, data, batch, n, seed, {});
     Out out;
     out.f32 = dx.mutable_data_ptr<float>();
     out.ld = k;
@@ -110,7 +110,7 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x_codes, const Tensor& w
   const auto weight_product = [&] {
     Workspace scratch;
     const CodeMatrix xc = load_codes(scratch, x_codes, k, config.bits, s[0], s[1]);
-    weight_gradient(kOp, config, xc, data, n, seed, 0, dw.mutable_data_ptr<float>());
+    weight_gradient(kOp, config, xc, data, n, seed, {}, dw.mutable_data_ptr<float>());
   };
   if (needed[0] && needed[1] && at::get_num_threads() == 2 && !at::in_parallel_region()) {
     // One product each: about equal, and the threads meet once instead of after every pass.

@@ -92,7 +92,7 @@ CodeMatrix quantize_operand(Workspace& scratch, const float* x, int64_t rows, in
   const Quantizer q = dynamic_quantizer(range, range_fraction, config.bits, range.negative != 0, true, draw);
   CodeMatrix codes{nullptr, rows, cols, row_bytes(cols), q.grid.zero, q.grid.hi, q.step};
   codes.data = scratch.take<uint8_t>(rows * codes.ld);
-  quantize_matrix(q, x, rows, cols, cols, 0, codes.data, codes.ld);
+  quantize_matrix(q, x, rows, cols, cols, {}, codes.data, codes.ld);
   return codes;
 }
 
@@ -164,20 +164,20 @@ PackedRight pack_weight(const char* op, Workspace& scratch, const CodeMatrix& we
 InputGradWeight prepare_input_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
                                        const CodeMatrix& weight, std::optional<int64_t> seed) {
   const auto draw = draw_for(seed, Site::kInputGradWeight, config.rounds_stochastically(Site::kInputGradWeight));
-  const TransformedCodes wt = transform_codes(scratch, config.blocks, weight, config.bits, config.requantize, draw, 0);
+  const TransformedCodes wt = transform_codes(scratch, config.blocks, weight, config.bits, config.requantize, draw, {});
   return {pack_right(op, scratch, right_of(wt), gradient_layout(config.bits), wt.rows, wt.cols, config.backward),
           wt.step};
 }
 
 CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& config, const float* grad, int64_t rows,
-                                   int64_t n, std::optional<int64_t> seed, int64_t row0) {
+                                   int64_t n, std::optional<int64_t> seed, DrawRows place) {
   const auto draw = draw_for(seed, Site::kInputGradGrad, config.rounds_stochastically(Site::kInputGradGrad));
   const int64_t cols = config.blocks.padded(n);
   const float* z = transform_cols_axis(scratch, config.blocks, grad, rows, n);
   const Quantizer q = dynamic_quantizer(absmax(z, rows * cols), 1.0f, config.bits, true, true, draw);
   CodeMatrix codes{nullptr, rows, cols, row_bytes(cols), q.grid.zero, q.grid.hi, q.step};
   codes.data = scratch.take<uint8_t>(rows * codes.ld);
-  quantize_matrix(q, z, rows, cols, cols, row0, codes.data, codes.ld);
+  quantize_matrix(q, z, rows, cols, cols, place, codes.data, codes.ld);
   return codes;
 }
 
@@ -187,15 +187,15 @@ Epilogue input_gradient_epilogue(const HadamardConfig& config, const CodeMatrix&
 }
 
 void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
-                     std::optional<int64_t> seed, int64_t row0, float* dw) {
+                     std::optional<int64_t> seed, DrawRows place, float* dw) {
   Workspace scratch;
   const auto x_draw = draw_for(seed, Site::kWeightGradInput, config.rounds_stochastically(Site::kWeightGradInput));
   const auto g_draw = draw_for(seed, Site::kWeightGradGrad, config.rounds_stochastically(Site::kWeightGradGrad));
-  const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, row0);
+  const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, place);
   const float* z = transform_rows_axis(scratch, config.blocks, grad, x.rows, n);
   const Quantizer q = dynamic_quantizer(absmax(z, xt.rows * n), 1.0f, config.bits, true, true, g_draw);
   auto* codes = scratch.take<uint8_t>(xt.rows * n);
-  quantize_matrix(q, z, xt.rows, n, n, row0, codes, n);
+  quantize_matrix(q, z, xt.rows, n, n, place, codes, n);
   Left left = gradient_layout(config.bits);
   left.data = codes;
   left.m_stride = 1;

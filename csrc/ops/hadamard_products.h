@@ -49,15 +49,15 @@ struct InputGradWeight {
 InputGradWeight prepare_input_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
                                        const CodeMatrix& weight, std::optional<int64_t> seed);
 
-// B1, the gradient's half: Qs(g H_N) of g [rows, n]; draws at row0 + r.
+// B1, the gradient's half: Qs(g H_N) of g [rows, n]; with the draws of `place`.
 CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& config, const float* grad, int64_t rows,
-                                   int64_t n, std::optional<int64_t> seed, int64_t row0);
+                                   int64_t n, std::optional<int64_t> seed, DrawRows place);
 Epilogue input_gradient_epilogue(const HadamardConfig& config, const CodeMatrix& grad, const InputGradWeight& weight,
                                  float weight_step, int64_t n);
 
-// B2 [H10]: dw [n, x.cols] = Qs(g^T H) Qs(H x), with the draws of padded row row0 + r.
+// B2 [H10]: dw [n, x.cols] = Qs(g^T H) Qs(H x), with the draws of `place` for padded rows.
 void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
-                     std::optional<int64_t> seed, int64_t row0, float* dw);
+                     std::optional<int64_t> seed, DrawRows place, float* dw);
 
 // Column sums of grad [rows, n]: chunks of 1024 rows, chunks ascending (N8).
 void bias_gradient(const float* grad, int64_t rows, int64_t n, float* db);

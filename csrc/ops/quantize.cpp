@@ -50,7 +50,7 @@ Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, 
     Quantizer q = dynamic_quantizer(absmax(values, data.numel()), static_cast<float>(range_fraction), bits, is_signed,
                                     false, draw);
     q.grid.lo = given_grid(q.step, bits, is_signed, narrow).lo;
-    quantize_matrix(q, values, rows, cols, cols, 0, out, cols);
+    quantize_matrix(q, values, rows, cols, cols, {}, out, cols);
     return {codes, at::scalar_tensor(q.step, data.options())};
   }
   const Tensor steps = scale->to(at::kFloat).contiguous();
@@ -64,7 +64,7 @@ Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, 
       out[g] = draw ? stochastic_code(values[g], q.grid, *draw, 0, g) : nearest_code(values[g], q.grid);
     } else {
       const int64_t at = g * group_rows * cols;
-      quantize_matrix(q, values + at, group_rows, cols, cols, g * group_rows, out + at, cols);
+      quantize_matrix(q, values + at, group_rows, cols, cols, {g * group_rows}, out + at, cols);
     }
   }
   return {codes, steps.clone()};

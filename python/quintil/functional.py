@@ -7,7 +7,7 @@ and NotImplementedError (absent cases), worded `<op>: expected <argument> <condi
 
 Seeds. A stochastic op is a pure function of its arguments, the seed included. Where `seed` is None, one is drawn with
 `draw_seed(generator)`, so `torch.manual_seed` makes a run repeatable and activation checkpointing replays the draw.
-`hadamard_linear` and `hadamard_conv2d` draw only if a gradient can flow to an input and `stochastic` names an operand;
+The `hadamard_` layers draw only if a gradient can flow to an input and `stochastic` names an operand;
 otherwise they round to nearest, draw nothing and are deterministic. All functions can be traced by
 `torch.compile(fullgraph=True)`, except `quantize` with `signed=None`, which must look at the data.
 """
@@ -15,6 +15,7 @@ otherwise they round to nearest, draw nothing and are deterministic. All functio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -30,6 +31,7 @@ _tiled_int_mm = torch.ops.quintil.tiled_int_mm.default
 _tile_saturation = torch.ops.quintil.tile_saturation.default
 _hadamard_linear = torch.ops.quintil.hadamard_linear.default
 _hadamard_conv2d = torch.ops.quintil.hadamard_conv2d.default
+_hadamard_conv2d_batch_norm = torch.ops.quintil.hadamard_conv2d_batch_norm.default
 _lsq_quantize = torch.ops.quintil.lsq_quantize.default
 _double_round = torch.ops.quintil.double_round.default
 _double_round_quantize = torch.ops.quintil.double_round_quantize.default
@@ -254,6 +256,55 @@ def hadamard_conv2d(
         conv_backward=conv_backward,
         tile_order=tile_order,
         seed=seed,
+    )
+
+
+def hadamard_conv2d_batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    residual: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    relu: bool = True,
+    eps: float = 1e-5,
+    generator: Generator | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`hadamard_conv2d` without bias, batch normalisation, + residual and ReLU as one op of training [HDQT H12].
+
+    The batch's own moments normalise, as in torch.nn.functional.batch_norm with training=True. The convolution's
+    exact integer sums are what is normalised and saved for the backward, two bytes each, beside the codes of x and
+    one bit per ReLU.
+
+    x, weight, stride, padding, dilation: as in `hadamard_conv2d`; norm_weight, norm_bias: float [O], gamma and beta;
+    residual: float [N, O, H', W'], added before the ReLU. eps > 0. options: those of `hadamard_conv2d`.
+    Returns y [N, O, H', W'] in x's dtype, and float32 [O] the mean and the biased variance of the convolution's output,
+    without a gradient, for running statistics.
+    Raises ValueError for fewer than two values per channel and where sums may exceed 16 bits: with accumulators of A
+    bits from 32767 / (2^(A-1) - 1) tiles on (258 tiles of 32 products for A = 8).
+    """
+    tensors = (norm_weight, norm_bias, residual)
+    wanted = can_have_gradient(x, weight, None) or any(can_have_gradient(t, weight, None) for t in tensors)
+    if seed is None and options.get("stochastic", "default") and wanted:
+        seed = draw_seed(generator)
+    return _hadamard_conv2d_batch_norm(
+        x,
+        weight,
+        norm_weight,
+        norm_bias,
+        residual,
+        _pair(stride),
+        _pair(padding),
+        _pair(dilation),
+        relu=relu,
+        eps=eps,
+        seed=seed,
+        **options,
     )
 
 

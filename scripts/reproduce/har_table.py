@@ -55,7 +55,7 @@ def configurations(args: argparse.Namespace) -> list[RunConfig]:
             exp_name=f"{args.dataset}_{learner}",
         )
         count = args.bic_seeds if learner in ("icarl", "bic") else args.seeds
-        seeds = base.seeds[: args.seeds if count is None else count]
+        seeds = base.seeds[args.first_seed : args.seeds if count is None else count]
         configs += [base.replace(scheme=SCHEMES[name], seeds=seeds) for name in args.schemes]
     return configs
 
@@ -125,10 +125,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=["float32", "hdqt"], help="(float32 hdqt)")
     parser.add_argument("--seeds", type=int, default=5, help="the first so many of the protocol's 20 seeds (5)")
     parser.add_argument("--bic_seeds", type=int, help="the same for icarl and bic (default: --seeds)")
+    parser.add_argument("--first_seed", type=int, default=0, help="leave out so many, which another table has (0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes with one thread each (2)")
     parser.add_argument("--results_dir", default="runs/reproduce")
     parser.add_argument("--out", help="path without ending (default: <results_dir>/<dataset>)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 <= args.first_seed < min(args.seeds, args.bic_seeds or args.seeds):
+        parser.error(
+            f"expected --first_seed in 0..{min(args.seeds, args.bic_seeds or args.seeds) - 1}, got {args.first_seed}"
+        )
+    return args
 
 
 def main() -> int:

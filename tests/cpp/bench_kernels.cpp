@@ -68,6 +68,7 @@ struct Data {
   std::vector<float> out_f32 = std::vector<float>(kElements);
   std::vector<int16_t> out_s16 = std::vector<int16_t>(kElements);
   std::vector<uint8_t> out_u8 = std::vector<uint8_t>(2 * kElements);
+  std::vector<int64_t> moments = std::vector<int64_t>(128);
   std::vector<int8_t> panels = std::vector<int8_t>(2 * kElements);
   std::vector<int32_t> start = std::vector<int32_t>(kElements);
 };
@@ -191,6 +192,31 @@ void add_packing(std::vector<Row>& rows, Data& d) {
   }
 }
 
+// 64 channels, as many elements as the other passes.
+void add_batch_norm(std::vector<Row>& rows, Data& d) {
+  constexpr int64_t channels = 64, values = kElements / channels;
+  const auto add = [&](const char* kernel, std::function<void(const KernelTable&)> call) {
+    rows.push_back({kernel, "64 channels", kElements, false, std::move(call)});
+  };
+  const float* constants = d.f32.data();
+  add("narrow_s32s16_moments", [&](const KernelTable& k) {
+    k.narrow_s32s16_moments(d.s32.data(), values, channels, d.out_s16.data(), d.moments.data(), d.moments.data() + 64);
+  });
+  add("batch_norm_s16f32", [&d, constants](const KernelTable& k) {
+    k.batch_norm_s16f32(d.s16.data(), values, channels, {constants, constants + 64, d.f32.data(), true},
+                        d.out_f32.data(), d.out_u8.data());
+  });
+  const NormBackward norm{constants, constants + 64, constants + 128, constants + 192, constants + 256};
+  add("batch_norm_sums_s16f32", [&d, norm](const KernelTable& k) {
+    k.batch_norm_sums_s16f32(d.s16.data(), d.f32.data(), d.u8.data(), values, channels, norm, d.out_f32.data(),
+                             d.out_f32.data() + 64);
+  });
+  add("batch_norm_grad_s16f32", [&d, norm](const KernelTable& k) {
+    k.batch_norm_grad_s16f32(d.s16.data(), d.f32.data(), d.u8.data(), values, channels, norm, d.out_f32.data(),
+                             nullptr);
+  });
+}
+
 // Codes of `bits` bits, signed on both sides, packed once by the scalar kernel.
 struct Product {
   int64_t m, n, k;
@@ -298,6 +324,7 @@ TEST_CASE("kernels", "[!benchmark]") {
   add_learned_steps(rows, data);
   add_transforms(rows, data);
   add_packing(rows, data);
+  add_batch_norm(rows, data);
   add_products(rows, data, products);
 
   std::set<std::string> measured;

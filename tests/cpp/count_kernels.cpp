@@ -229,6 +229,38 @@ void sum_rows(const KernelTable& k) {
   measured([&] { k.sum_rows_f32(x.data(), kRows, kCols, kCols, out.data()); });
 }
 
+// 40 x 1000 values, 1000 channels.
+struct NormData {
+  Guarded<float> grad = floats(kElements), constants = floats(5 * kCols), out = room<float>(kElements);
+  Guarded<int16_t> x = integers<int16_t>(kElements, -2000, 2000);
+  Guarded<uint8_t> mask = integers<uint8_t>(kRows * (kCols / 8), 0, 255);
+};
+
+void moments(const KernelTable& k) {
+  auto x = integers<int32_t>(kElements, -2000, 2000);
+  auto out = room<int16_t>(kElements);
+  auto sums = integers<int64_t>(2 * kCols, 0, 0);
+  measured([&] { k.narrow_s32s16_moments(x.data(), kRows, kCols, out.data(), sums.data(), sums.data() + kCols); });
+}
+
+void batch_norm(const KernelTable& k) {
+  NormData d;
+  const NormForward norm{d.constants.data(), d.constants.data() + kCols, d.grad.data(), true};
+  measured([&] { k.batch_norm_s16f32(d.x.data(), kRows, kCols, norm, d.out.data(), d.mask.data()); });
+}
+
+void batch_norm_grad(const KernelTable& k) {
+  NormData d;
+  const float* c = d.constants.data();
+  const NormBackward norm{c, c + kCols, c + 2 * kCols, c + 3 * kCols, c + 4 * kCols};
+  auto sums = integers<int32_t>(2 * kCols, 0, 0);
+  auto* sum = reinterpret_cast<float*>(sums.data());
+  measured([&] {
+    k.batch_norm_sums_s16f32(d.x.data(), d.grad.data(), d.mask.data(), kRows, kCols, norm, sum, sum + kCols);
+    k.batch_norm_grad_s16f32(d.x.data(), d.grad.data(), d.mask.data(), kRows, kCols, norm, d.out.data(), nullptr);
+  });
+}
+
 constexpr Case kCases[] = {
     {"absmax_f32", "40000", absmax},
     {"quantize_f32u8", "40x1000, nearest", quantize_nearest},
@@ -251,6 +283,9 @@ constexpr Case kCases[] = {
     {"gemm_u8s8f32/a16", "50x288x80, 8 bit, A=16 T=32", gemm<Wide, float>},
     {"im2col_u8", "16x16x20, 3x3, 96 positions", im2col},
     {"col2im_s32", "16x16x20, 3x3, 96 positions", col2im},
+    {"narrow_s32s16_moments", "40x1000", moments},
+    {"batch_norm", "40x1000, residual and ReLU", batch_norm},
+    {"batch_norm_grad", "40x1000, sums and gradient", batch_norm_grad},
     {"pack_u8u4", "39999", pack_nibbles},
     {"unpack_u4u8", "39999", unpack_nibbles},
     {"widen_u8s16", "39999", widen},

@@ -133,12 +133,13 @@ def random_bits(seed: int, site: int, rows: np.ndarray, columns: np.ndarray) -> 
     return ((picked >> shift) & np.uint64(mask)).astype(np.int64)
 
 
-def round_stochastically(u: Tensor, seed: int, site: int, first_row: int = 0) -> Tensor:
-    """N5 for u [..., columns]; rows are the leading dimensions flattened, counted from `first_row`."""
+def round_stochastically(u: Tensor, seed: int, site: int, first_row: int = 0, run: int = 1) -> Tensor:
+    """N5 for u [..., columns]; rows are the leading dimensions flattened, `run` of them side by side from `first_row` on."""
     shape = u.shape if u.dim() else (1,)
     columns = shape[-1]
-    rows = first_row + np.arange(math.prod(shape[:-1]))
-    r = torch.from_numpy(random_bits(seed, site, rows[:, None], np.arange(columns)[None, :])).reshape(u.shape)
+    rows = np.arange(math.prod(shape[:-1]))[:, None]
+    places = rows % run * columns + np.arange(columns)[None, :]
+    r = torch.from_numpy(random_bits(seed, site, first_row + rows // run, places)).reshape(u.shape)
     levels = 256 if site == SITES["b2a"] else 65536
     magnitude = u.abs()
     whole = magnitude.floor()
@@ -155,14 +156,14 @@ def code_range(bits: int, signed: bool, narrow: bool = True) -> tuple[int, int]:
 
 
 def codes_at_scale(
-    x: Tensor, scale: Tensor, low: int, high: int, seed: int | None, site: int, first_row: int = 0
+    x: Tensor, scale: Tensor, low: int, high: int, seed: int | None, site: int, first_row: int = 0, run: int = 1
 ) -> Tensor:
     """Codes of float32 x for a given float32 scale that broadcasts against it; NaN becomes 0."""
     u = x / (scale + EPS)
     if seed is None:
         codes = torch.round(u).clamp(low, high)
     else:
-        codes = round_stochastically(torch.nan_to_num(u.clamp(low, high)), seed, site, first_row).clamp(low, high)
+        codes = round_stochastically(torch.nan_to_num(u.clamp(low, high)), seed, site, first_row, run).clamp(low, high)
     return torch.nan_to_num(codes).to(torch.int64)
 
 
@@ -177,6 +178,7 @@ def quantize(
     seed: int | None = None,
     site: int = 0,
     first_row: int = 0,
+    run: int = 1,
     cap: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Uniform codes (int64) and float32 scale; `signed=None` asks the data (-0.0 is not negative)."""
@@ -187,14 +189,14 @@ def quantize(
     if scale is not None:
         scale = scale.float()
         aligned = scale.reshape(-1, *[1] * (x.dim() - 1)) if scale.dim() else scale
-        return codes_at_scale(x, aligned, low, high, seed, site, first_row), scale
+        return codes_at_scale(x, aligned, low, high, seed, site, first_row, run), scale
     if x.numel() == 0:
         return torch.zeros(x.shape, dtype=torch.int64), torch.tensor(0.0)
     largest = x.abs().max()
     if not torch.isfinite(largest):
         return torch.zeros(x.shape, dtype=torch.int64), torch.tensor(math.nan)
     scale = (torch.tensor(range_fraction) * largest.clamp(max=cap)) / torch.tensor(float(high))
-    return codes_at_scale(x, scale, low, high, seed, site, first_row), scale
+    return codes_at_scale(x, scale, low, high, seed, site, first_row, run), scale
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
@@ -358,7 +360,7 @@ def multiply(a: Tensor, b: Tensor, o: Options, register: dict) -> Tensor:
 
 
 def backward_operand(
-    z: Tensor, dim: int, site: str, o: Options, seed: int | None, first_row: int = 0
+    z: Tensor, dim: int, site: str, o: Options, seed: int | None, first_row: int = 0, run: int = 1
 ) -> tuple[Tensor, Tensor]:
     """H along `dim` of codes or gradients [rows, features], then a second quantisation [HDQT H7, H8]."""
     n, is_codes = z.size(dim), not z.is_floating_point()
@@ -371,23 +373,25 @@ def backward_operand(
         out = out * block_normalisers(n).unsqueeze(1 - dim)
     if not o.is_stochastic(site):
         return quantize(out, o.bits)
-    return quantize(out, o.bits, seed=seed, site=SITES[site], first_row=first_row, cap=STOCHASTIC_CAP)
+    return quantize(out, o.bits, seed=seed, site=SITES[site], first_row=first_row, run=run, cap=STOCHASTIC_CAP)
 
 
 def input_product(
-    g: Tensor, wc: Tensor, sw: Tensor, o: Options, seed: int | None, first_row: int = 0
+    g: Tensor, wc: Tensor, sw: Tensor, o: Options, seed: int | None, first_row: int = 0, run: int = 1
 ) -> tuple[Tensor, tuple]:
     """B1 for g [rows, N] and codes [N, K]: accumulated integers [rows, K], factors still to apply."""
     weights, s1 = backward_operand(wc, 0, "b1w", o, seed)
-    gradient, s2 = backward_operand(g, 1, "b1g", o, seed, first_row)
+    gradient, s2 = backward_operand(g, 1, "b1g", o, seed, first_row, run)
     d = undoing_divisor(wc.size(0), o.hadamard, o.hadamard_block)
     return multiply(gradient, weights, o, o.backward_register()), (s2, s1, sw, 1.0 / d)
 
 
-def weight_product(g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0) -> Tensor:
+def weight_product(
+    g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0, run: int = 1
+) -> Tensor:
     """B2 for g [rows, N] and activation codes [rows, K]: dw [N, K]."""
-    activations, s3 = backward_operand(xc, 0, "b2a", o, seed, first_row)
-    gradient, s4 = backward_operand(g, 0, "b2g", o, seed, first_row)
+    activations, s3 = backward_operand(xc, 0, "b2a", o, seed, first_row, run)
+    gradient, s4 = backward_operand(g, 0, "b2g", o, seed, first_row, run)
     d = undoing_divisor(xc.size(0), o.hadamard, o.hadamard_block)
     return rescale(multiply(gradient.t(), activations, o, o.backward_register()), s4, s3, sx, 1.0 / d)
 
@@ -526,9 +530,9 @@ def hadamard_conv2d_backward(
     padded_rows = sum(hadamard_blocks(groups[0][0].size(0), o.hadamard, o.hadamard_block)) if groups else 0
     images, weight_parts = [], []
     for i, (gradient, codes) in enumerate(groups):
-        accumulated, factors = input_product(gradient, wc, sw, o, seed, i * positions)
+        accumulated, factors = input_product(gradient, wc, sw, o, seed, i * positions, 64)
         images += [rescale(taps.fold(part, x.size(1)), *factors) for part in accumulated.split(max(positions, 1))]
-        weight_parts.append(weight_product(gradient, codes, sx, o, seed, i * padded_rows))
+        weight_parts.append(weight_product(gradient, codes, sx, o, seed, i * padded_rows, 64))
     dx = torch.stack(images) if n else torch.zeros_like(x)
     dw = taps.weight_from_rows(sum_in_chunks(weight_parts, 8, taps.weight_rows(w)), w.shape)
     return straight_through(dx, x, o), straight_through(dw, w, o), bias_gradient(g.flatten(0, 1))

@@ -46,6 +46,21 @@ def conv(
     return ops.hadamard_conv2d, (*tensors, list(stride), list(padding), list(dilation)), options
 
 
+def conv_norm(
+    x=(2, 3, 6, 6),
+    weight=(4, 3, 3, 3),
+    gamma=(4,),
+    beta=(4,),
+    residual=None,
+    dtype=torch.float32,
+    norm_dtype=torch.float32,
+    **options,
+):
+    image, kernel = f32(*x).to(dtype), f32(*weight).to(dtype)
+    norm = (f32(*gamma).to(norm_dtype), f32(*beta), None if residual is None else f32(*residual))
+    return ops.hadamard_conv2d_batch_norm, (image, kernel, *norm, [1, 1], [0, 0]), options
+
+
 def mm(a, b, **options):
     return ops.tiled_int_mm, (a, b), options
 
@@ -88,7 +103,7 @@ LAYER_ROWS = [
     (dict(dtype=torch.int32), T, r"x .*, got .*"),
     (dict(dtype=torch.complex64), T, r"x .*, got .*"),
 ]
-ROWS = [(build(**options), error, text) for build in (linear, conv) for options, error, text in LAYER_ROWS]
+ROWS = [(build(**options), error, text) for build in (linear, conv, conv_norm) for options, error, text in LAYER_ROWS]
 ROWS += [
     (
         linear(x=(4, 7)),
@@ -111,6 +126,14 @@ ROWS += [
     (conv(x=(2, 3, 2, 6)), V, r".*, got .*"),
     (conv(conv_backward="sometimes"), V, r"conv_backward .*, got '?\"?sometimes.*"),
     (conv(tile_order="hwck"), V, r"tile_order .*, got '?\"?hwck.*"),
+    (conv_norm(gamma=(3,)), V, r"norm_weight to hold one element per output channel, got \[3\] for 4 channels"),
+    (conv_norm(beta=(1, 4)), V, r"norm_bias .*, got \[1, 4\] .*"),
+    (conv_norm(norm_dtype=torch.int32), T, r"norm_weight .*, got .*"),
+    (conv_norm(residual=(2, 4, 6, 6)), V, r"residual to have the output's shape \[2, 4, 4, 4\], got \[2, 4, 6, 6\]"),
+    (conv_norm(eps=0.0), V, r"eps > 0, got 0"),
+    (conv_norm(x=(1, 3, 3, 3)), V, r"more than 1 value per channel, got 1 .*"),
+    (conv_norm(x=(0, 3, 6, 6)), V, r"more than 1 value per channel, got 0 .*"),
+    (conv_norm(x=(2, 64, 4, 4), weight=(4, 64, 3, 3), accumulator_bits=32), V, r"sums that fit 16 bits, got .*60480.*"),
     ((ops.quantize, (f32(3), 1), {}), V, r"bits .*, got 1"),
     ((ops.quantize, (f32(3), 9), {}), V, r"bits .*, got 9"),
     ((ops.quantize, (i8(3), 4), {}), T, r"x .*, got .*"),
@@ -230,6 +253,10 @@ def layer_calls():
     return {
         "hadamard_linear": (lambda x: ops.hadamard_linear(x, w, seed=1), torch.randn(4, 8)),
         "hadamard_conv2d": (lambda x: ops.hadamard_conv2d(x, kernel, seed=1), torch.randn(2, 3, 5, 5)),
+        "hadamard_conv2d_batch_norm": (
+            lambda x: ops.hadamard_conv2d_batch_norm(x, kernel, torch.ones(4), torch.zeros(4), seed=1)[0],
+            torch.randn(2, 3, 5, 5),
+        ),
         "hadamard_transform": (lambda x: ops.hadamard_transform(x), torch.randn(4, 8)),
         "lsq_quantize": (lambda x: ops.lsq_quantize(x, torch.tensor(0.1), 4), torch.randn(4, 8)),
         "double_round_quantize": (

@@ -30,6 +30,14 @@ def conv(x_shape, w_shape, stride=1, padding=1, seed=5, channels_last=False, **o
     return [y.detach(), *torch.autograd.grad(y, leaves, torch.randn(y.shape))]
 
 
+def conv_norm(x_shape, w_shape, relu=True, seed=6, **options):
+    x, w, channels = torch.randn(x_shape).relu(), torch.rand(w_shape) - 0.5, w_shape[0]
+    residual = torch.randn(x_shape[0], channels, *x_shape[2:])
+    leaves = [t.requires_grad_() for t in (x, w, torch.rand(channels), torch.randn(channels), residual)]
+    y, mean, variance = ops.hadamard_conv2d_batch_norm(*leaves, [1, 1], [1, 1], relu=relu, seed=seed, **options)
+    return [y.detach(), mean, variance, *torch.autograd.grad(y, leaves, torch.randn(y.shape))]
+
+
 def element_ops():
     for shape in ((1,), (3, 5), (7, 33), (2, 300), (31, 31), (4, 1030)):
         x = torch.randn(shape) * torch.exp(torch.randn(shape))
@@ -127,6 +135,10 @@ def layers():
         yield from conv((3, 5, 7, 6), (6, 5, 3, 3), **options)
         yield from conv((2, 16, 8, 8), (33, 16, 3, 3), stride=2, channels_last=True, **options)
         yield from conv((10, 3, 4, 4), (8, 3, 1, 1), padding=0, **options)
+        if options.get("accumulator_bits", 8) > 8:  # sums of more than 16 bits
+            continue
+        yield from conv_norm((3, 5, 7, 6), (6, 5, 3, 3), **options)
+        yield from conv_norm((2, 16, 24, 24), (33, 16, 3, 3), relu=False, **options)
 
 
 def training():

@@ -49,6 +49,14 @@ def conv(
     }
 
 
+def conv_norm(grad=False, residual=False, dtype=torch.float32, channels_last=False, seed=3, **options):
+    x, w = torch.randn(3, 3, 6, 5), torch.randn(4, 3, 3, 3)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    tensors = [x, w, torch.rand(4) + 0.5, torch.randn(4), torch.randn(3, 4, 6, 5)]
+    tensors = [t.to(dtype).requires_grad_(grad) for t in tensors]
+    return (*tensors[: 5 if residual else 4], *([] if residual else [None]), [1, 1], [1, 1]), dict(seed=seed, **options)
+
+
 def step(*shape, bits, per_row=False, grad=False, offset=False, dtype=torch.float32, **options):
     """x, scale, the widths, and an offset among the options."""
     tensors = [torch.randn(shape).to(dtype), (torch.rand(shape[0] if per_row else ()) + 0.1).to(dtype)]
@@ -130,6 +138,13 @@ SAMPLES = {
         lambda: conv(grad=True, seed=None, stochastic=""),
         lambda: conv(grad=True, geometry=((1, 1), (2, 2), (2, 2))),
         lambda: conv(grad=True, dtype=torch.float16),
+    ],
+    "hadamard_conv2d_batch_norm": [
+        lambda: conv_norm(),
+        lambda: conv_norm(grad=True),
+        lambda: conv_norm(grad=True, relu=False, residual=True, channels_last=True),
+        lambda: conv_norm(grad=True, residual=True, conv_backward="batch", ste="clip"),
+        lambda: conv_norm(grad=True, dtype=torch.bfloat16, seed=None, stochastic=""),
     ],
     "lsq_quantize": [
         lambda: step(4, 9, bits=[4]),

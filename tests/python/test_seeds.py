@@ -23,7 +23,15 @@ def conv_gradient(seed=None, **options):
     return torch.autograd.grad(y, x, torch.linspace(-2, 3, 90).reshape(2, 5, 3, 3))[0]
 
 
-@pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient])
+def conv_norm_gradient(seed=None, **options):
+    x, w = torch.linspace(-1, 1, 108).reshape(2, 6, 3, 3).requires_grad_(), torch.linspace(-1, 1, 270).sin()
+    y, *_ = F.hadamard_conv2d_batch_norm(
+        x, w.reshape(5, 6, 3, 3), torch.ones(5), torch.zeros(5), padding=1, relu=False, seed=seed, **options
+    )
+    return torch.autograd.grad(y, x, torch.linspace(-2, 3, 90).cos().reshape(2, 5, 3, 3))[0]
+
+
+@pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient, conv_norm_gradient])
 def test_two_calls_differ_and_manual_seed_repeats(gradient):
     torch.manual_seed(5)
     first, second = gradient(), gradient()
@@ -33,7 +41,7 @@ def test_two_calls_differ_and_manual_seed_repeats(gradient):
     assert_same(gradient(), second)
 
 
-@pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient])
+@pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient, conv_norm_gradient])
 def test_generator_and_seed_arguments(gradient):
     drawn = gradient(generator=torch.Generator().manual_seed(3))
     state = torch.get_rng_state()
@@ -43,7 +51,7 @@ def test_generator_and_seed_arguments(gradient):
     assert torch.equal(state, torch.get_rng_state()), "a given seed or generator must leave the default generator alone"
 
 
-@pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient])
+@pytest.mark.parametrize("gradient", [linear_gradient, conv_gradient, conv_norm_gradient])
 def test_every_seed_is_ordinary(gradient):
     """Zero too: no value of the seed switches the randomness off."""
     results = [gradient(seed=s) for s in SEEDS]

@@ -31,7 +31,8 @@ def mlp(x, parameters, step):
 def convnet(x, parameters, step):
     x = ops.hadamard_conv2d(x, parameters[0], parameters[1], [1, 1], [1, 1], seed=10 * step).relu()
     x = ops.hadamard_conv2d(x, parameters[2], None, [2, 2], [1, 1], seed=10 * step + 1, conv_backward="batch").relu()
-    return ops.hadamard_linear(x.flatten(1), parameters[3], seed=10 * step + 2)
+    x, *_ = ops.hadamard_conv2d_batch_norm(x, *parameters[4:7], x, [1, 1], [1, 1], seed=10 * step + 2)
+    return ops.hadamard_linear(x.flatten(1), parameters[3], seed=10 * step + 3)
 
 
 def make_mlp():
@@ -45,6 +46,9 @@ def make_convnet():
         weights(16),
         weights(24, 16, 3, 3) * 0.1,
         weights(10, 24 * 16) * 0.1,
+        weights(24, 24, 3, 3) * 0.1,
+        weights(24).abs() + 0.5,
+        weights(24),
     ]
     return (
         {"parameters": parameters, "forward": convnet},

@@ -25,6 +25,7 @@ namespace {
 constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel
 constexpr int64_t kColumns = 16;                  // columns of a block: half a panel
 constexpr int32_t kShortRun = 8;                  // groups; shorter runs than this cost more than nibbles do
+constexpr int kTileGroups = kTile / kDepth;       // groups of the default tile
 
 inline __m256i load(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -106,14 +107,21 @@ inline __m256i broadcast4(const uint8_t* p) {
   return _mm256_set1_epi32(word);
 }
 
+// The law of an accumulator in registers, so that it need not be fetched for each sum.
+struct Limit {
+  __m256i most, least;
+  __m128i shift;
+
+  explicit Limit(const Operands& o)
+      : most(_mm256_set1_epi32(o.limit)), least(_mm256_set1_epi32(-o.limit)), shift(_mm_cvtsi32_si128(o.shift)) {}
+};
+
 template <Overflow kOverflow>
-inline __m256i limited(__m256i sum, const Operands& o) {
+inline __m256i limited(__m256i sum, const Limit& limit) {
   if constexpr (kOverflow == Overflow::kSaturate) {
-    sum = _mm256_min_epi32(sum, _mm256_set1_epi32(o.limit));
-    return _mm256_max_epi32(sum, _mm256_set1_epi32(-o.limit));
+    return _mm256_max_epi32(_mm256_min_epi32(sum, limit.most), limit.least);
   } else if constexpr (kOverflow == Overflow::kWrap) {
-    const __m128i count = _mm_cvtsi32_si128(o.shift);
-    return _mm256_sra_epi32(_mm256_sll_epi32(sum, count), count);
+    return _mm256_sra_epi32(_mm256_sll_epi32(sum, limit.shift), limit.shift);
   } else {
     return sum;
   }
@@ -140,6 +148,29 @@ template <bool kFirst, int rows, int parts>
   }
 }
 
+// Nothing is loaded early or added late across this point: GCC 12 would make all products of a tile first and spill them.
+template <int rows, int parts>
+[[gnu::always_inline]] inline void in_order(__m256i (&sum)[rows][2][parts]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) __asm__ volatile("" : "+x"(sum[i][0][p]), "+x"(sum[i][1][p]) : : "memory");
+  }
+}
+
+// A whole run of kTileGroups groups. Without a loop no sum changes its register; a loop costs a move per sum and group.
+template <int rows, int parts>
+[[gnu::always_inline]] inline void add_tile(__m256i (&sum)[rows][2][parts], const uint8_t* a, int64_t a_row,
+                                            int64_t a_k4, const int8_t* b) {
+  add_group<true>(sum, a, a_row, b);
+#pragma GCC unroll 8
+  for (int g = 1; g < kTileGroups; ++g) {
+    a += a_k4;
+    in_order(sum);
+    add_group<false>(sum, a, a_row, b + g * kPanelBytes);
+  }
+}
+
 // The int32 value of a run's lanes.
 template <int parts>
 [[gnu::always_inline]] inline __m256i widened(const __m256i (&sum)[parts]) {
@@ -148,44 +179,73 @@ template <int parts>
   return _mm256_add_epi32(value, _mm256_madd_epi16(sum[parts - 1], _mm256_set1_epi16(16)));
 }
 
+// total += the limited value of a tile whose sums are complete, on top of `base` [rows][base_row].
+template <int rows, int parts, Overflow kOverflow>
+[[gnu::always_inline]] inline void close_tile(const __m256i (&sum)[rows][2][parts], const int32_t* base,
+                                              int64_t base_row, const Limit& limit, int32_t* total) {
+#pragma GCC unroll 4
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const __m256i value = _mm256_add_epi32(widened(sum[i][j]), load(base + i * base_row + 8 * j));
+      store(total + i * kColumns + 8 * j,
+            _mm256_add_epi32(load(total + i * kColumns + 8 * j), limited<kOverflow>(value, limit)));
+    }
+  }
+}
+
+// One tile [b, tile_end) of any length, in runs.
+template <int rows, int parts, Overflow kOverflow>
+[[gnu::always_inline]] inline void any_tile(const Operands& o, const Limit& limit, const uint8_t* a, const int8_t* b,
+                                            const int8_t* tile_end, const int32_t* base, int32_t* total) {
+  alignas(32) int32_t open[rows][kColumns];  // the tile before its last run
+  int64_t base_row = 0;
+  while (true) {
+    const int8_t* const run_end = tile_end - b < o.run_k4 * kPanelBytes ? tile_end : b + o.run_k4 * kPanelBytes;
+    __m256i sum[rows][2][parts];
+    add_group<true>(sum, a, o.a_row, b);
+    for (a += o.a_k4, b += kPanelBytes; b < run_end; a += o.a_k4, b += kPanelBytes) {
+      add_group<false>(sum, a, o.a_row, b);
+    }
+    if (b == tile_end) return close_tile<rows, parts, kOverflow>(sum, base, base_row, limit, total);
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        store(&open[i][8 * j], _mm256_add_epi32(widened(sum[i][j]), load(base + i * base_row + 8 * j)));
+      }
+    }
+    base = open[0];
+    base_row = kColumns;
+  }
+}
+
 // `rows` x 16 outputs over all of k. Not inlined: each block has the registers for itself.
 template <int rows, int parts, Overflow kOverflow, class Sink>
 [[gnu::noinline]] void block(const Operands& o, int64_t row, const Sink& sink) {
-  alignas(32) int32_t total[rows][kColumns] = {};
-  alignas(32) int32_t open[rows][kColumns];  // a tile of several runs, before its last
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes,
-                run_bytes = o.run_k4 * kPanelBytes;
-  const uint8_t* a = o.a + row * a_row;
+  alignas(32) int32_t totals[rows * kColumns];
+#pragma GCC unroll 8
+  for (int i = 0; i < 2 * rows; ++i) store(totals + 8 * i, _mm256_setzero_si256());
+  int32_t* total = totals;
+  __asm__("" : "+r"(total) : : "memory");  // else GCC 12 gives the totals the registers of the sums, and spills both
+  const bool whole_tiles = o.tile_k4 == kTileGroups && o.run_k4 >= kTileGroups;
+  const int64_t tile_bytes = o.tile_k4 * kPanelBytes;
+  const uint8_t* a = o.a + row * o.a_row;
   const int8_t* b = o.b;
   const int8_t* const b_end = b + o.k4 * kPanelBytes;
-  for (const int32_t* start = o.start; b < b_end; start += kPanel) {
-    const int8_t* const tile_end = b_end - b < tile_bytes ? b_end : b + tile_bytes;
-    const int32_t* base = start;
-    int64_t base_row = 0;
-    while (b < tile_end) {
-      const int8_t* const run_end = tile_end - b < run_bytes ? tile_end : b + run_bytes;
+  const int32_t* start = o.start;
+  const Limit limit(o);
+  for (; b < b_end; start += kPanel, a += o.tile_k4 * o.a_k4, b += tile_bytes) {
+    if (whole_tiles && b_end - b >= tile_bytes) {
       __m256i sum[rows][2][parts];
-      add_group<true>(sum, a, a_row, b);
-      for (a += a_k4, b += kPanelBytes; b < run_end; a += a_k4, b += kPanelBytes) add_group<false>(sum, a, a_row, b);
-      const bool closes = b == tile_end;
-#pragma GCC unroll 4
-      for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 2
-        for (int j = 0; j < 2; ++j) {
-          const __m256i value = _mm256_add_epi32(widened(sum[i][j]), load(base + i * base_row + 8 * j));
-          if (closes) {
-            store(&total[i][8 * j], _mm256_add_epi32(load(&total[i][8 * j]), limited<kOverflow>(value, o)));
-          } else {
-            store(&open[i][8 * j], value);
-          }
-        }
-      }
-      base = open[0];
-      base_row = kColumns;
+      add_tile(sum, a, o.a_row, o.a_k4, b);
+      close_tile<rows, parts, kOverflow>(sum, start, 0, limit, total);
+    } else {
+      any_tile<rows, parts, kOverflow>(o, limit, a, b, b_end - b < tile_bytes ? b_end : b + tile_bytes, start, total);
     }
   }
   for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < 2; ++j) sink.put(row + i, j, load(&total[i][8 * j]));
+    for (int j = 0; j < 2; ++j) sink.put(row + i, j, load(total + i * kColumns + 8 * j));
   }
 }
 

@@ -1,0 +1,159 @@
+#include "csrc/ops/conv_products.h"
+
+#include <ATen/ATen.h>
+
+#include "csrc/kernels/dispatch.h"
+#include "csrc/ops/check.h"
+
+namespace quintil::ops {
+
+namespace {
+
+using at::Tensor;
+using std::optional;
+
+constexpr int64_t kSamplesPerSum = 8;  // samples of one partial weight gradient (N8)
+constexpr int64_t kDrawRun = 64;       // output positions whose draws lie side by side (N6)
+
+CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, float fraction,
+                          optional<Draw> draw) {
+  const int64_t channels = x.size(1), pixels = x.size(0) * x.size(2) * x.size(3);
+  const auto* data = x.const_data_ptr<float>();
+  const AbsMax range = absmax(data, pixels * channels);
+  const Quantizer q = dynamic_quantizer(range, fraction, config.bits, range.negative != 0, true, draw);
+  CodeMatrix image{scratch.take<uint8_t>(pixels * channels),
+                   x.size(0),
+                   x.size(2) * x.size(3) * channels,
+                   x.size(2) * x.size(3) * channels,
+                   q.grid.zero,
+                   q.grid.hi,
+                   q.step};
+  if (draw) {  // the place of an element is (pixel, channel)
+    quantize_matrix(q, data, pixels, channels, channels, {}, image.data, channels);
+  } else {
+    quantize_matrix(q, data, image.rows, image.cols, image.cols, {}, image.data, image.cols);
+  }
+  return image;
+}
+
+// B1 for samples [first, first + count): taps are added exactly as int32, then scaled once.
+void input_gradient(const BackwardTask& t, const InputGradWeight& weight, float weight_step, int64_t first,
+                    int64_t count, float* dx) {
+  const ConvProblem& p = t.p;
+  const int64_t row = first * p.positions, rows = count * p.positions;
+  const int64_t pixels = p.shape.height * p.shape.width * p.shape.channels;
+  Workspace scratch;
+  const CodeMatrix g =
+      quantize_input_gradient(scratch, t.config, t.grad + row * p.outputs, rows, p.outputs, t.seed, {row, kDrawRun});
+  auto* image = scratch.take<int32_t>(pixels);
+  auto* taps = scratch.take<int32_t>(kStripRows * p.depth);
+  for (int64_t sample = 0; sample < count; ++sample) {
+    std::fill_n(image, pixels, 0);
+    for (int64_t position = 0; position < p.positions; position += kStripRows) {
+      const int64_t strip = std::min(kStripRows, p.positions - position);
+      Left left = left_operand(g);
+      left.data += (sample * p.positions + position) * g.ld;
+      Out out;
+      out.s32 = taps;
+      out.ld = p.depth;
+      multiply(weight.packed, left, strip, out);
+      kernels::active().col2im_s32(taps, p.depth, p.shape, position, strip, image);
+    }
+    kernels::active().scale_s32f32(image, pixels, input_gradient_epilogue(t.config, g, weight, weight_step, p.outputs),
+                                   dx + (first + sample) * pixels);
+  }
+}
+
+Tensor input_gradients(const char* op, const BackwardTask& t, const Tensor& weight_codes, const float* scales,
+                       at::IntArrayRef x_size) {
+  const ConvProblem& p = t.p;
+  Tensor dx = at::empty(x_size, at::TensorOptions(at::kFloat).memory_format(kChannelsLast));
+  Workspace scratch;
+  const CodeMatrix wc = load_codes(scratch, weight_codes, p.depth, t.config.bits, scales[2], scales[3]);
+  const InputGradWeight weight = prepare_input_gradient(op, scratch, t.config, wc, t.seed);
+  auto* out = dx.mutable_data_ptr<float>();
+  if (!t.config.per_sample) {
+    input_gradient(t, weight, wc.step, 0, p.samples, out);
+  } else {
+    at::parallel_for(0, p.samples, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t sample = begin; sample < end; ++sample) input_gradient(t, weight, wc.step, sample, 1, out);
+    });
+  }
+  return dx;
+}
+
+// B2 for samples [first, first + count) as one set of rows.
+void weight_gradient_of(const char* op, const BackwardTask& t, const CodeMatrix& image, int64_t first, int64_t count,
+                        float* dw) {
+  const ConvProblem& p = t.p;
+  Workspace scratch;
+  const CodeMatrix x = unfold(scratch, p, image, first * p.positions, count * p.positions);
+  const int64_t group = count == 0 ? 0 : first / count;
+  weight_gradient(op, t.config, x, t.grad + first * p.positions * p.outputs, p.outputs, t.seed,
+                  {group * t.config.blocks.padded(x.rows), kDrawRun}, dw);
+}
+
+// Samples ascending in blocks of 8, then blocks ascending: the same bits for any number of threads (N8).
+void weight_gradients(const char* op, const BackwardTask& t, const Tensor& x_codes, const float* scales, float* dw) {
+  const ConvProblem& p = t.p;
+  const int64_t size = p.outputs * p.depth;
+  Workspace scratch;
+  const CodeMatrix image = load_codes(scratch, x_codes, p.shape.height * p.shape.width * p.shape.channels,
+                                      t.config.bits, scales[0], scales[1]);
+  if (!t.config.per_sample) return weight_gradient_of(op, t, image, 0, p.samples, dw);
+  const int64_t blocks = (p.samples + kSamplesPerSum - 1) / kSamplesPerSum;
+  auto* sums = scratch.take<float>(blocks * size);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    Workspace own;
+    auto* parts = own.take<float>(kSamplesPerSum * size);
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * kSamplesPerSum, count = std::min(kSamplesPerSum, p.samples - first);
+      for (int64_t i = 0; i < count; ++i) weight_gradient_of(op, t, image, first + i, 1, parts + i * size);
+      kernels::active().sum_rows_f32(parts, count, size, size, sums + b * size);
+    }
+  });
+  kernels::active().sum_rows_f32(sums, blocks, size, size, dw);
+}
+
+}  // namespace
+
+ConvOperands quantize_conv(const char* op, Workspace& scratch, const Tensor& x, const Tensor& weight,
+                           const ConvProblem& p, const HadamardConfig& config, double range_fraction,
+                           optional<int64_t> seed) {
+  check_finite(op, "x", x);
+  check_finite(op, "weight", weight);
+  const Tensor pixels = x.contiguous(kChannelsLast), matrix = weight_matrix(weight, config.channels_last_taps);
+  const auto fraction = static_cast<float>(range_fraction);
+  const auto site = [&](Site s) { return draw_for(seed, s, config.rounds_stochastically(s)); };
+  const CodeMatrix image = quantize_image(scratch, pixels, config, fraction, site(Site::kForwardInput));
+  const CodeMatrix codes = quantize_operand(scratch, matrix.const_data_ptr<float>(), p.outputs, p.depth, config,
+                                            fraction, site(Site::kForwardWeight));
+  return {p, image, codes, pack_weight(op, scratch, codes, left_operand(image), config.forward)};
+}
+
+std::array<Tensor, 3> saved_like(const Tensor& x, const Tensor& weight, int64_t bits) {
+  const auto bytes = x.options().dtype(at::kByte);
+  const auto width = [&](const c10::SymInt& codes) { return bits <= 4 ? (codes + 1) / 2 : codes; };
+  const c10::SymInt image = x.sym_size(1) * x.sym_size(2) * x.sym_size(3);
+  const c10::SymInt depth = weight.sym_size(1) * weight.sym_size(2) * weight.sym_size(3);
+  return {at::empty_symint({x.sym_size(0), width(image)}, bytes),
+          at::empty_symint({weight.sym_size(0), width(depth)}, bytes), at::empty({4}, x.options())};
+}
+
+void multiply_strip(const ConvOperands& c, int64_t first, int64_t count, const Out& out) {
+  Workspace scratch;
+  multiply(c.right, left_operand(unfold(scratch, c.p, c.image, first, count)), count, out);
+}
+
+std::pair<Tensor, Tensor> conv_gradients(const char* op, const BackwardTask& t, const Tensor& x_codes,
+                                         const Tensor& weight_codes, const Tensor& scales, at::IntArrayRef x_size,
+                                         at::IntArrayRef w_size, std::array<bool, 2> needed) {
+  const auto* s = scales.const_data_ptr<float>();
+  Tensor dx = needed[0] ? input_gradients(op, t, weight_codes, s, x_size) : at::empty({0}, at::kFloat);
+  if (!needed[1]) return {dx, at::empty({0}, at::kFloat)};
+  Tensor matrix = at::empty({t.p.outputs, t.p.depth}, at::kFloat);
+  weight_gradients(op, t, x_codes, s, matrix.mutable_data_ptr<float>());
+  return {dx, weight_image(matrix, w_size, t.config.channels_last_taps)};
+}
+
+}  // namespace quintil::ops
