@@ -132,6 +132,14 @@ struct Epilogue {
   const float* bias;  // nullable
 };
 
+// float(total) * column_scale[n] * scale * inverse, each its own rounding (N9), then + bias[n] if there is one.
+struct ColumnEpilogue {
+  const float* column_scale;
+  float scale;
+  float inverse;      // a power of two
+  const float* bias;  // nullable
+};
+
 // The reference product over int32 operands, a(m, k) = a[m * a_row + k * a_col], b(k, n) = b[k * b_row + n]: every accumulate
 // mode, any code width.
 struct WideGemm {

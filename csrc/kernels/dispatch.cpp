@@ -39,6 +39,7 @@ constexpr KernelTable kScalar = {
     .gemm_u8s8s32_every_mac = scalar::gemm_u8s8s32_every_mac,
     .gemm_s32s32s32 = scalar::gemm_s32s32s32,
     .scale_s32f32 = scalar::scale_s32f32,
+    .scale_s32f32_columns = scalar::scale_s32f32_columns,
     .im2col_u8 = scalar::im2col_u8,
     .col2im_s32 = scalar::col2im_s32,
     .narrow_s32s16_moments = scalar::narrow_s32s16_moments,

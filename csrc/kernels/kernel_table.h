@@ -70,6 +70,9 @@ struct KernelTable {
   int64_t (*gemm_s32s32s32)(const WideGemm& g, int32_t* c, int64_t ld);
   // out[i] = epilogue of x[i] without bias; x and out may be the same memory.
   void (*scale_s32f32)(const int32_t* x, int64_t n, const Epilogue& e, float* out);
+  // out[r * out_ld + c] = column epilogue of x[r * ld + c].
+  void (*scale_s32f32_columns)(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e,
+                               float* out, int64_t out_ld);
 
   // --- conv -------------------------------------------------------------------------------------------------------
   // Rows `first` .. first+count-1 (output positions, row-major) of the unfolded image: out[i * ld + k], k in the order

@@ -173,6 +173,10 @@ void add_packing(std::vector<Row>& rows, Data& d) {
       [&](const KernelTable& k) { k.pack_a_u8(d.u8.data(), kCols, 1, kRows, kCols, kTile, d.out_u8.data()); });
   add("scale_s32f32", "", kElements,
       [&](const KernelTable& k) { k.scale_s32f32(d.s32.data(), kElements, kEpilogue, d.out_f32.data()); });
+  add("scale_s32f32_columns", "", kElements, [&](const KernelTable& k) {
+    k.scale_s32f32_columns(d.s32.data(), kRows, kCols, kCols, {d.f32.data(), 0.1f, 0.5f, nullptr}, d.out_f32.data(),
+                           kCols);
+  });
   add("pack_u8u4", "", kElements, [&](const KernelTable& k) { k.pack_u8u4(d.u8.data(), kElements, d.out_u8.data()); });
   add("unpack_u4u8", "", kElements,
       [&](const KernelTable& k) { k.unpack_u4u8(d.u8.data(), kElements, false, d.out_u8.data()); });

@@ -41,6 +41,8 @@ void gemm_u8s4s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 void gemm_u8s8s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 int64_t gemm_s32s32s32(const WideGemm& g, int32_t* c, int64_t ld);
 void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out);
+void scale_s32f32_columns(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e, float* out,
+                          int64_t out_ld);
 
 void im2col_u8(const uint8_t* image, const ConvShape& shape, int64_t first, int64_t count, uint8_t zero, uint8_t* out,
                int64_t ld);
