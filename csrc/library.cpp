@@ -67,6 +67,14 @@ TORCH_LIBRARY(quintil, m) {
       "bool chain_pow2=False, str weight_source='stored', str mask_on='scaled', str scale_residual='double', "
       "str scale_grad_sum='channel') -> Tensor",
       tags);
+  m.def(
+      "int_linear(Tensor x, Tensor x_scale, Tensor weight, Tensor weight_scale, Tensor? bias=None, *, int x_zero2=0, "
+      "int weight_zero2=0) -> Tensor",
+      tags);
+  m.def(
+      "int_conv2d(Tensor x, Tensor x_scale, Tensor weight, Tensor weight_scale, Tensor? bias=None, SymInt[2] stride=1, "
+      "SymInt[2] padding=0, SymInt[2] dilation=1, *, int x_zero2=0, int weight_zero2=0) -> Tensor",
+      tags);
 
   m.def(
       "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "

@@ -139,6 +139,23 @@ Tensor double_round_quantize(const Tensor& x, const Tensor& scale, int64_t from_
                  o.scale_grad_sum);
 }
 
+Tensor int_linear(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
+                  const std::optional<Tensor>& bias, const IntOptions& o) {
+  static const auto op = handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                       const std::optional<Tensor>&, int64_t, int64_t)>("quintil::int_linear");
+  return op.call(x, x_scale, weight, weight_scale, bias, o.x_zero2, o.weight_zero2);
+}
+
+Tensor int_conv2d(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
+                  const std::optional<Tensor>& bias, const IntConvOptions& o) {
+  using Pair = c10::SymIntArrayRef;
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, Pair,
+                    Pair, Pair, int64_t, int64_t)>("quintil::int_conv2d");
+  const auto stride = symbolic(o.stride), padding = symbolic(o.padding), dilation = symbolic(o.dilation);
+  return op.call(x, x_scale, weight, weight_scale, bias, stride, padding, dilation, o.x_zero2, o.weight_zero2);
+}
+
 std::string active_isa() {
   return kernels::active_name();
 }

@@ -47,6 +47,20 @@ struct ConvOptions {
   std::string tile_order = "khwc";
 };
 
+// Code q means scale * (q - zero2 / 2).
+struct IntOptions {
+  int64_t x_zero2 = 0;
+  int64_t weight_zero2 = 0;
+};
+
+struct IntConvOptions {
+  std::array<int64_t, 2> stride = {1, 1};
+  std::array<int64_t, 2> padding = {0, 0};
+  std::array<int64_t, 2> dilation = {1, 1};
+  int64_t x_zero2 = 0;
+  int64_t weight_zero2 = 0;
+};
+
 struct DoubleRoundOptions {
   std::string rounding = "half_even";
   bool chain_pow2 = false;
@@ -92,6 +106,12 @@ QUINTIL_API at::Tensor double_round(const at::Tensor& codes, int64_t from_bits, 
                                     const std::string& rounding = "half_even");
 QUINTIL_API at::Tensor double_round_quantize(const at::Tensor& x, const at::Tensor& scale, int64_t from_bits,
                                              int64_t to_bits, const DoubleRoundOptions& options = {});
+QUINTIL_API at::Tensor int_linear(const at::Tensor& x, const at::Tensor& x_scale, const at::Tensor& weight,
+                                  const at::Tensor& weight_scale, const std::optional<at::Tensor>& bias = std::nullopt,
+                                  const IntOptions& options = {});
+QUINTIL_API at::Tensor int_conv2d(const at::Tensor& x, const at::Tensor& x_scale, const at::Tensor& weight,
+                                  const at::Tensor& weight_scale, const std::optional<at::Tensor>& bias = std::nullopt,
+                                  const IntConvOptions& options = {});
 
 // The instruction set in use: scalar, avx2 or avx512vnni. QUINTIL_ISA forces one.
 QUINTIL_API std::string active_isa();

@@ -35,6 +35,8 @@ _hadamard_conv2d_batch_norm = torch.ops.quintil.hadamard_conv2d_batch_norm.defau
 _lsq_quantize = torch.ops.quintil.lsq_quantize.default
 _double_round = torch.ops.quintil.double_round.default
 _double_round_quantize = torch.ops.quintil.double_round_quantize.default
+_int_linear = torch.ops.quintil.int_linear.default
+_int_conv2d = torch.ops.quintil.int_conv2d.default
 
 _SEED_END = 2**62
 
@@ -376,4 +378,58 @@ def double_round_quantize(
         mask_on=mask_on,
         scale_residual=scale_residual,
         scale_grad_sum=scale_grad_sum,
+    )
+
+
+def int_linear(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    x_zero2: int = 0,
+    weight_zero2: int = 0,
+) -> Tensor:
+    """`x @ weight.T + bias` on stored codes, where code q means scale * (q - zero2 / 2). For inference, no gradient.
+
+    x: int8 or uint8 [..., K]; weight: int8 [N, K]; x_scale: float, 0-dim; weight_scale: float, 0-dim or [N];
+    bias: float [N]. x_zero2, weight_zero2: twice the code of 0, -512..512; -1 is the zero of half-integer levels.
+    Returns float32 [..., N]: the exact integer sum times weight_scale, then times x_scale, then + bias.
+    8-bit codes with an odd zero2 take a slower kernel. Raises ValueError where sums could leave int32: K above 65,793
+    for uint8 without zero points, less with them.
+    """
+    return _int_linear(x, x_scale, weight, weight_scale, bias, x_zero2=x_zero2, weight_zero2=weight_zero2)
+
+
+def int_conv2d(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    x_zero2: int = 0,
+    weight_zero2: int = 0,
+) -> Tensor:
+    """2-d convolution on stored codes, where code q means scale * (q - zero2 / 2). For inference, no gradient.
+
+    x: int8 or uint8 [N, C, H, W], contiguous or channels_last (faster; the output keeps it);
+    weight: int8 [O, C, kh, kw]; scales, bias, zero points and errors as in `int_linear`, with O outputs. Padding is
+    real zeros: it contributes nothing, whatever x_zero2. No groups. Returns float32 [N, O, H', W'].
+    """
+    return _int_conv2d(
+        x,
+        x_scale,
+        weight,
+        weight_scale,
+        bias,
+        _pair(stride),
+        _pair(padding),
+        _pair(dilation),
+        x_zero2=x_zero2,
+        weight_zero2=weight_zero2,
     )

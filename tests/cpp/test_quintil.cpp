@@ -63,5 +63,22 @@ TEST_CASE("double_round_quantize takes every option") {
   CHECK(near(steps.grad()[0].item<double>(), 2 * gradient({})));  // of one element each: c is twice as large
 }
 
+TEST_CASE("int_linear and int_conv2d take scales, bias, zero points and geometry") {
+  const at::Tensor x = codes({1, 2, 3, 4}).reshape({1, 4}), weight = codes({1, 0, -1, 2, 1, 1, 1, 1}).reshape({2, 4});
+  const at::Tensor half = at::scalar_tensor(0.5f), bias = values({10.0f, 20.0f});
+  // Sums 6 and 10; with the zero point 1/2 of the weight each product loses half a code of x, 5 in all.
+  CHECK(at::equal(int_linear(x, half, weight, values({2.0f, 4.0f})), values({6.0f, 20.0f}).reshape({1, 2})));
+  CHECK(at::equal(int_linear(x, half, weight, half, bias, {.weight_zero2 = 1}),
+                  values({10.25f, 21.25f}).reshape({1, 2})));
+  CHECK(at::equal(int_linear(x, half, weight, half, bias, {.x_zero2 = 2}), values({11.0f, 21.5f}).reshape({1, 2})));
+  const at::Tensor image = x.reshape({1, 1, 2, 2}), kernel = codes({1, 2}).reshape({1, 1, 1, 2});
+  const at::Tensor padded = int_conv2d(image, half, kernel, half, std::nullopt, {.padding = {0, 1}});
+  CHECK(at::equal(padded, values({0.5f, 1.25f, 0.5f, 1.5f, 2.75f, 1.0f}).reshape({1, 1, 2, 3})));
+  CHECK(at::equal(int_conv2d(image, half, kernel, half, std::nullopt, {.stride = {2, 1}}),
+                  values({1.25f}).reshape({1, 1, 1, 1})));
+  const at::Tensor wide = int_conv2d(image, half, kernel, half, std::nullopt, {.padding = {0, 1}, .dilation = {1, 2}});
+  CHECK(at::equal(wide, values({1.0f, 0.25f, 2.0f, 0.75f}).reshape({1, 1, 2, 2})));
+}
+
 }  // namespace
 }  // namespace quintil

@@ -148,6 +148,24 @@ def test_learned_steps_compile_to_one_graph(backend):
     assert counter.frame_count == 1
 
 
+def test_integer_inference_with_a_dynamic_batch():
+    kernel, head = torch.randint(-8, 8, (6, 2, 3, 3)).to(torch.int8), torch.randint(-8, 8, (5, 216)).to(torch.int8)
+    scales = torch.rand(6) / 8
+
+    def forward(x):
+        codes = F.quantize(x, 8, signed=False, scale=torch.tensor(1 / 255))[0]
+        y = F.int_conv2d(codes, torch.tensor(1 / 255), kernel, scales, None, 1, 1)
+        codes = F.quantize(y.flatten(1), 4, signed=True, scale=torch.tensor(0.3))[0]
+        return F.int_linear(codes, torch.tensor(0.3), head, scales[0], weight_zero2=-1)
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(forward, backend=counter, fullgraph=True, dynamic=True)
+    for batch in (4, 7, 13):
+        x = torch.rand(batch, 2, 6, 6)
+        assert_same(compiled(x), forward(x))
+    assert counter.frame_count <= 2
+
+
 def test_export_with_a_dynamic_seed(tmp_path):
     """The forward rounds stochastically here, so that a seed kept as a constant would show."""
     net, x = Net("fw,fa").eval(), torch.rand(4, 2, 6, 6)

@@ -73,6 +73,16 @@ def double_round_quantize(x=(3, 4), scale=(), from_bits=8, to_bits=4, **options)
     return ops.double_round_quantize, (f32(*x), f32(*scale), from_bits, to_bits), options
 
 
+def int_linear(x=None, weight=None, scales=((), ()), bias=None, **options):
+    x, weight = u8(4, 8) if x is None else x, i8(3, 8) if weight is None else weight
+    return ops.int_linear, (x, f32(*scales[0]), weight, f32(*scales[1]), bias), options
+
+
+def int_conv2d(x=None, weight=None, scales=((), ()), bias=None, geometry=((1, 1), (0, 0), (1, 1)), **options):
+    x, weight = u8(2, 3, 6, 6) if x is None else x, i8(4, 3, 3, 3) if weight is None else weight
+    return ops.int_conv2d, (x, f32(*scales[0]), weight, f32(*scales[1]), bias, *map(list, geometry)), options
+
+
 V, T, N = ValueError, TypeError, NotImplementedError
 # (call, class, pattern after "<op>: expected "); the pattern must match the whole rest of the message
 LAYER_ROWS = [
@@ -211,6 +221,43 @@ ROWS += [
     (double_round_quantize(scale_grad_sum="x"), V, r"scale_grad_sum to be one of 'channel', 'all', got 'x'"),
     ((ops.double_round_quantize, (i8(3), f32(), 8, 4), {}), T, r"x to be float32, .*, got Char"),
     ((ops.double_round_quantize, (f32(3), i8(), 8, 4), {}), T, r"scale to be float32, .*, got Char"),
+]
+INT_ROWS = [
+    (dict(scales=((2,), ())), V, r"x_scale to have 0 dimensions, got 1 \(x_scale is \[2\]\)"),
+    (
+        dict(scales=((), (2,))),
+        V,
+        r"weight_scale to be 0-dim or to hold one value per output, got \[2\] \([34] outputs\)",
+    ),
+    (dict(scales=((), (3, 1))), V, r"weight_scale to be 0-dim .*, got \[3, 1\] .*"),
+    (dict(bias=f32(2)), V, r"bias to hold one element per output, got bias \[2\] \([34] outputs\)"),
+    (dict(bias=i8(3)), T, r"bias to be float32, .*, got Char"),
+    (dict(x_zero2=513), V, r"x_zero2 in -512\.\.512, got 513"),
+    (dict(weight_zero2=-513), V, r"weight_zero2 in -512\.\.512, got -513"),
+    (dict(x=f32(4, 8)), T, r"x to be int8 or uint8, got Float"),
+]
+ROWS += [(int_linear(**options), error, text) for options, error, text in INT_ROWS]
+ROWS += [(int_conv2d(**options), error, text) for options, error, text in INT_ROWS[:-1]]
+ROWS += [
+    (int_linear(x=u8(4, 7)), V, r"x\.size\(-1\) to equal weight\.size\(1\), got 7 and 8 .*"),
+    (int_linear(x=u8()), V, r"x to have at least 1 dimension, got 0"),
+    (int_linear(weight=i8(8)), V, r"weight to have 2 dimensions, got 1 .*"),
+    (int_linear(weight=u8(3, 8)), T, r"weight to be Char, got Byte"),
+    (
+        int_linear(x=u8(1, 65794), weight=i8(1, 65794)),
+        V,
+        r"weight to hold at most 65793 codes per output .*, got 65794 .*",
+    ),
+    (
+        int_linear(x=i8(1, 33026), weight=i8(1, 33026), x_zero2=-1, weight_zero2=-1),
+        V,
+        r"weight to hold at most 33025 codes .*, got 33026 \(x is Char, x_zero2 is -1, weight_zero2 is -1\)",
+    ),
+    (int_conv2d(x=f32(2, 3, 6, 6)), T, r"x to be int8 or uint8, got Float"),
+    (int_conv2d(weight=i8(4, 2, 3, 3)), V, r"x\.size\(1\) to equal weight\.size\(1\), got 3 and 2 .*"),
+    (int_conv2d(weight=i8(4, 3, 7, 3)), V, r"the kernel to fit the padded image, got weight .*"),
+    (int_conv2d(geometry=((0, 1), (0, 0), (1, 1))), V, r"stride .*, got .*0.*"),
+    (int_conv2d(geometry=((1, 1), (0, -1), (1, 1))), V, r"padding .*, got .*-1.*"),
 ]
 
 

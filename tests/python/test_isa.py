@@ -117,6 +117,22 @@ def steps():
             yield ops.double_round(torch.randint(-128, 128, (n,)).to(torch.int8), 8, 4, rounding=rounding)
 
 
+def int_products():
+    """Codes that fit bytes and codes that do not, zero points of whole and half codes, both layouts."""
+    x8, x4 = torch.randint(0, 256, (70, 101)).to(torch.uint8), torch.randint(-8, 8, (70, 101)).to(torch.int8)
+    w8, w4 = torch.randint(-128, 128, (45, 101)).to(torch.int8), torch.randint(-8, 8, (45, 101)).to(torch.int8)
+    scale, scales, bias = torch.tensor(0.03), torch.rand(45), torch.randn(45)
+    for x in (x8, x4):
+        for w in (w8, w4):
+            for x_zero2, weight_zero2 in ((0, 0), (-1, -1), (16, 0), (0, -1)):
+                zero2 = dict(x_zero2=x_zero2, weight_zero2=weight_zero2)
+                yield ops.int_linear(x, scale, w, scales, bias, **zero2)
+                image, kernel = x[:64, :96].reshape(8, 12, 8, 8), w[:, :48].reshape(45, 12, 2, 2)
+                yield ops.int_conv2d(image, scale, kernel, scale, None, [1, 1], [1, 1], **zero2)
+                image = image.to(memory_format=torch.channels_last)
+                yield ops.int_conv2d(image, scale, kernel, scales, bias, [2, 1], [0, 1], **zero2)
+
+
 def layers():
     for i, (b, k, n) in enumerate(((1, 1, 1), (7, 33, 5), (65, 70, 19), (64, 96, 64), (33, 405, 40))):
         for hadamard in ("divisor", "binary", "padded", "none"):
@@ -160,7 +176,7 @@ def training():
 def results() -> list[torch.Tensor]:
     """All results, in one fixed order; every group starts from its own fixed random state."""
     collected = []
-    for i, group in enumerate((element_ops, transforms, products, steps, layers, training)):
+    for i, group in enumerate((element_ops, transforms, products, steps, int_products, layers, training)):
         torch.manual_seed(100 + i)
         collected.extend(t.detach().contiguous() for t in group())
     return collected

@@ -160,6 +160,21 @@ SAMPLES = {
         lambda: ((int8(6, 5).t(), 8, 1), {"rounding": "floor"}),
         lambda: ((int8(0, 5), 8, 4), {}),
     ],
+    "int_linear": [
+        lambda: ((uint8(5, 40), torch.tensor(0.1), int8(6, 40), torch.tensor(0.2)), {}),
+        lambda: ((int8(2, 3, 7), torch.tensor(0.1), int8(6, 7), torch.rand(6), torch.randn(6)), {"x_zero2": 3}),
+        lambda: ((int8(0, 7), torch.tensor(0.1), int8(6, 7), torch.rand(6)), {"weight_zero2": -1}),
+        lambda: ((uint8(7), leaf(torch.tensor(0.1)), int8(6, 7), leaf(torch.rand(6).double())), {}),
+    ],
+    "int_conv2d": [
+        lambda: ((uint8(2, 3, 7, 6), torch.tensor(0.1), int8(4, 3, 3, 3), torch.rand(4), None, [1, 1], [1, 1]), {}),
+        lambda: (
+            (int8(2, 3, 7, 6).to(memory_format=torch.channels_last), torch.tensor(0.1), int8(4, 3, 3, 3))
+            + (torch.tensor(0.2), torch.randn(4), [2, 1], [0, 2], [2, 1]),
+            {"x_zero2": -1, "weight_zero2": 5},
+        ),
+        lambda: ((uint8(0, 3, 7, 6), torch.tensor(0.1), int8(4, 3, 3, 3), torch.rand(4)), {}),
+    ],
     "double_round_quantize": [
         lambda: step(4, 9, bits=[8, 4]),
         lambda: step(4, 9, bits=[8, 2], grad=True, per_row=True),

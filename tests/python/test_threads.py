@@ -84,6 +84,9 @@ def single_ops():
     broken[-1, -1] = float("inf")
     steps = x.abs().mean(1) / 8
     codes = torch.randint(-128, 128, (2**20 + 7,)).to(torch.int8)
+    image, kernel = a[:120].flatten()[: 5 * 16 * 22 * 22].reshape(5, 16, 22, 22), b[:144].flatten()[:4320].reshape(
+        30, 16, 3, 3
+    )
     return {
         "quantize": lambda: ops.quantize(x, 4)[0],
         "quantize stochastic": lambda: ops.quantize(x, 4, seed=3)[0],
@@ -99,6 +102,9 @@ def single_ops():
         "mm every_mac": lambda: ops.tiled_int_mm(a, b, accumulate="every_mac"),
         "mm wrap": lambda: ops.tiled_int_mm(a, b, overflow="wrap", tile_size=0),
         "saturation": lambda: ops.tile_saturation(a, b),
+        "int linear": lambda: ops.int_linear(a, steps.mean(), b.t(), steps[:170]),
+        "int linear wide": lambda: ops.int_linear(a, steps.mean(), b.t(), steps[:170], x_zero2=-511),
+        "int conv": lambda: ops.int_conv2d(image, steps.mean(), kernel, steps[:30], None, [1, 1], [1, 1], x_zero2=7),
         "lsq": lambda: step_gradients(ops.lsq_quantize, x, steps.mean(), 4),
         "lsq rows": lambda: step_gradients(ops.lsq_quantize, x, steps, 4, signed=True, offset=torch.tensor(0.1)),
         "double round": lambda: ops.double_round(codes, 8, 4),

@@ -198,6 +198,9 @@ def test_every_op_scripts():
         clamped = torch.ops.quintil.tile_saturation(back, back.t(), tile_size=16)
         spread = torch.ops.quintil.hadamard_transform(torch.ops.quintil.dequantize(codes, scale), -1, hadamard="binary")
         low = torch.ops.quintil.double_round(codes, 4, 2).sum()
+        low = low + torch.ops.quintil.int_linear(codes, scale, codes, scale, weight_zero2=-1).sum()
+        image = codes.reshape(1, 5, 3, 11)
+        low = low + torch.ops.quintil.int_conv2d(image, scale, image, scale, None, [1, 1], [1, 1]).sum()
         return product.float() + spread.sum() + clamped + low
 
     x = torch.randn(5, 33)
@@ -206,4 +209,7 @@ def test_every_op_scripts():
     spread = torch.ops.quintil.hadamard_transform(torch.ops.quintil.dequantize(codes, scale), hadamard="binary").sum()
     clamped = torch.ops.quintil.tile_saturation(codes, codes.t(), tile_size=16)
     low = torch.ops.quintil.double_round(codes, 4, 2).sum()
+    low = low + torch.ops.quintil.int_linear(codes, scale, codes, scale, weight_zero2=-1).sum()
+    image = codes.reshape(1, 5, 3, 11)
+    low = low + torch.ops.quintil.int_conv2d(image, scale, image, scale, None, [1, 1], [1, 1]).sum()
     assert_same(use(x, 9), product.float() + spread + clamped + low)
