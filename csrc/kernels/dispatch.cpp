@@ -23,6 +23,8 @@ constexpr KernelTable kScalar = {
     .quantize_s16u8 = scalar::quantize_s16u8,
     .quantize_f32u8_stochastic = scalar::quantize_f32u8_stochastic,
     .quantize_s16u8_stochastic = scalar::quantize_s16u8_stochastic,
+    .lsq_f32f32 = scalar::lsq_f32f32,
+    .lsq_f32f32f32_backward = scalar::lsq_f32f32f32_backward,
     .fwht_f32_rows = scalar::fwht_f32_rows,
     .fwht_s32_rows = scalar::fwht_s32_rows,
     .fwht_f32_cols = scalar::fwht_f32_cols,
@@ -46,6 +48,7 @@ constexpr KernelTable kScalar = {
     .pack_u8u4 = scalar::pack_u8u4,
     .unpack_u4u8 = scalar::unpack_u4u8,
     .widen_u8s16 = scalar::widen_u8s16,
+    .double_round_s8s8 = scalar::double_round_s8s8,
     .sum_rows_f32 = scalar::sum_rows_f32,
 };
 
@@ -60,6 +63,8 @@ constexpr KernelTable kAvx2 = [] {
   t.quantize_s16u8 = avx2::quantize_s16u8;
   t.quantize_f32u8_stochastic = avx2::quantize_f32u8_stochastic;
   t.quantize_s16u8_stochastic = avx2::quantize_s16u8_stochastic;
+  t.lsq_f32f32 = avx2::lsq_f32f32;
+  t.lsq_f32f32f32_backward = avx2::lsq_f32f32f32_backward;
   t.fwht_f32_rows = avx2::fwht_f32_rows;
   t.fwht_s32_rows = avx2::fwht_s32_rows;
   t.fwht_f32_cols = avx2::fwht_f32_cols;
@@ -83,6 +88,7 @@ constexpr KernelTable kAvx2 = [] {
   t.pack_u8u4 = avx2::pack_u8u4;
   t.unpack_u4u8 = avx2::unpack_u4u8;
   t.widen_u8s16 = avx2::widen_u8s16;
+  t.double_round_s8s8 = avx2::double_round_s8s8;
   t.sum_rows_f32 = avx2::sum_rows_f32;
   return t;
 }();
