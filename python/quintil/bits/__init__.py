@@ -1,0 +1,16 @@
+"""Tools of Double Rounding: a width for every layer, found exactly under budgets."""
+
+from .allocate import Allocation, allocate
+from .budgets import Budget, mac_bits, model_bytes, table
+from .pool import candidate_pool, pareto_front
+
+__all__ = [
+    "Allocation",
+    "Budget",
+    "allocate",
+    "candidate_pool",
+    "mac_bits",
+    "model_bytes",
+    "pareto_front",
+    "table",
+]
