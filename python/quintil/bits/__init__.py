@@ -2,6 +2,7 @@
 
 from .allocate import Allocation, allocate
 from .budgets import Budget, mac_bits, model_bytes, table
+from .hessian import hessian_trace
 from .pool import candidate_pool, pareto_front
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Budget",
     "allocate",
     "candidate_pool",
+    "hessian_trace",
     "mac_bits",
     "model_bytes",
     "pareto_front",
