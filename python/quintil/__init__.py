@@ -5,12 +5,13 @@ from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_
 from . import functional, nn  # after _library: they bind the ops  # isort: skip
 from .functional import set_checked
 from .nn import dequantize_, quantize_
-from .schemes import HDQT
+from .schemes import HDQT, DoubleRounding
 
 __version__ = _bindings.build_flags()["version"]
 
 __all__ = [
     "HDQT",
+    "DoubleRounding",
     "__version__",
     "active_isa",
     "cmake_prefix_path",
