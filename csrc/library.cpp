@@ -1,6 +1,6 @@
 // Every schema of torch.ops.quintil on one page. Implementations stand beside their ops. All ops are pure functions of
 // their arguments; a seed is SymInt, else torch.compile recompiles for every value. Names that start with `_` are
-// private halves: the options of HDQT travel through them as the integers of HadamardConfig::encode().
+// private halves: the options travel through them as the integers of HadamardConfig::encode() or StepConfig::encode().
 #include <torch/library.h>
 
 #include "csrc/kernels/dispatch.h"
@@ -49,6 +49,16 @@ TORCH_LIBRARY(quintil, m) {
       "SymInt[2] dilation=1, *, " QUINTIL_HADAMARD_OPTIONS
       ", str conv_backward='per_sample', str tile_order='khwc') -> Tensor",
       tags);
+  m.def(
+      "lsq_quantize(Tensor x, Tensor scale, int bits, *, bool signed=False, Tensor? offset=None, "
+      "str mask_on='scaled') -> Tensor",
+      tags);
+  m.def("double_round(Tensor codes, int from_bits, int to_bits, *, str rounding='half_even') -> Tensor", tags);
+  m.def(
+      "double_round_quantize(Tensor x, Tensor scale, int from_bits, int to_bits, *, str rounding='half_even', "
+      "bool chain_pow2=False, str weight_source='stored', str mask_on='scaled', str scale_residual='double', "
+      "str scale_grad_sum='channel') -> Tensor",
+      tags);
 
   m.def(
       "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
@@ -67,5 +77,10 @@ TORCH_LIBRARY(quintil, m) {
       "_hadamard_conv2d_backward(Tensor grad, Tensor x_codes, Tensor weight_codes, Tensor scales, SymInt[] x_size, "
       "SymInt[] w_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] options, SymInt? seed, "
       "bool[3] needed) -> (Tensor dx, Tensor dw, Tensor db)",
+      tags);
+  m.def("_lsq_forward(Tensor x, Tensor scale, Tensor? offset, int[] options) -> Tensor", tags);
+  m.def(
+      "_lsq_backward(Tensor grad, Tensor x, Tensor scale, Tensor? offset, int[] options) -> (Tensor dx, "
+      "Tensor dscale, Tensor doffset)",
       tags);
 }

@@ -100,6 +100,28 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const std::optiona
                  c.conv_backward, c.tile_order);
 }
 
+Tensor lsq_quantize(const Tensor& x, const Tensor& scale, int64_t bits, bool is_signed,
+                    const std::optional<Tensor>& offset, const std::string& mask_on) {
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, int64_t, bool, const std::optional<Tensor>&, Text)>(
+          "quintil::lsq_quantize");
+  return op.call(x, scale, bits, is_signed, offset, mask_on);
+}
+
+Tensor double_round(const Tensor& codes, int64_t from_bits, int64_t to_bits, const std::string& rounding) {
+  static const auto op = handle<Tensor(const Tensor&, int64_t, int64_t, Text)>("quintil::double_round");
+  return op.call(codes, from_bits, to_bits, rounding);
+}
+
+Tensor double_round_quantize(const Tensor& x, const Tensor& scale, int64_t from_bits, int64_t to_bits,
+                             const DoubleRoundOptions& o) {
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, int64_t, int64_t, Text, bool, Text, Text, Text, Text)>(
+          "quintil::double_round_quantize");
+  return op.call(x, scale, from_bits, to_bits, o.rounding, o.chain_pow2, o.weight_source, o.mask_on, o.scale_residual,
+                 o.scale_grad_sum);
+}
+
 std::string active_isa() {
   return kernels::active_name();
 }

@@ -47,6 +47,15 @@ struct ConvOptions {
   std::string tile_order = "khwc";
 };
 
+struct DoubleRoundOptions {
+  std::string rounding = "half_even";
+  bool chain_pow2 = false;
+  std::string weight_source = "stored";
+  std::string mask_on = "scaled";
+  std::string scale_residual = "double";
+  std::string scale_grad_sum = "channel";
+};
+
 // A seed 0 .. 2^62-1 from PyTorch's CPU generator, so that torch::manual_seed makes a run repeatable.
 QUINTIL_API int64_t draw_seed(std::optional<at::Generator> generator = std::nullopt);
 
@@ -71,6 +80,13 @@ QUINTIL_API at::Tensor hadamard_conv2d(const at::Tensor& x, const at::Tensor& we
                                        const std::optional<at::Tensor>& bias = std::nullopt,
                                        const ConvOptions& conv = {}, const HadamardOptions& options = {},
                                        std::optional<int64_t> seed = std::nullopt);
+QUINTIL_API at::Tensor lsq_quantize(const at::Tensor& x, const at::Tensor& scale, int64_t bits, bool is_signed = false,
+                                    const std::optional<at::Tensor>& offset = std::nullopt,
+                                    const std::string& mask_on = "scaled");
+QUINTIL_API at::Tensor double_round(const at::Tensor& codes, int64_t from_bits, int64_t to_bits,
+                                    const std::string& rounding = "half_even");
+QUINTIL_API at::Tensor double_round_quantize(const at::Tensor& x, const at::Tensor& scale, int64_t from_bits,
+                                             int64_t to_bits, const DoubleRoundOptions& options = {});
 
 // The instruction set in use: scalar, avx2 or avx512vnni. QUINTIL_ISA forces one.
 QUINTIL_API std::string active_isa();

@@ -22,7 +22,8 @@ void in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(quintil, AutocastCPU, m) {
-  for (const char* op : {"quantize", "hadamard_transform", "hadamard_linear", "hadamard_conv2d"}) {
+  for (const char* op : {"quantize", "hadamard_transform", "hadamard_linear", "hadamard_conv2d", "lsq_quantize",
+                         "double_round_quantize"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<in_float32>());
   }
 }

@@ -1,13 +1,30 @@
-// The two roundings of HDQT. rint() rounds half to even: the library never changes the rounding mode.
+// From numbers to integers. rint() rounds half to even: the library never changes the rounding mode.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
+#include "csrc/core/types.h"
+
 namespace quintil {
 
 inline float half_even(float u) {
   return std::rint(u);
+}
+
+// The difference from the floor is exact near every tie, so that floor(u + 0.5) of the real numbers is meant.
+inline float half_up(float u) {
+  const float whole = std::floor(u);
+  return u - whole >= 0.5f ? whole + 1.0f : whole;
+}
+
+inline float rounded(float u, Rounding rounding) {
+  switch (rounding) {
+    case Rounding::kHalfEven: return half_even(u);
+    case Rounding::kHalfUp: return half_up(u);
+    case Rounding::kFloor: break;
+  }
+  return std::floor(u);
 }
 
 // |u| is stochastically rounded to floor|u| or floor|u| + 1, up with probability frac|u| to within 1 / 2^(bits+1);

@@ -12,6 +12,8 @@ constexpr int64_t kWidePanel = 64;      // columns of one panel of B where every
 constexpr int64_t kDepth = 4;           // products that one dot-product instruction adds into an int32 lane
 constexpr float kStepEpsilon = 1e-32f;  // added to every step before the division: a zero tensor gives codes 0
 constexpr float kStochasticCap = 1e8f;  // stochastic ranges stop here [HDQT H8]
+constexpr int64_t kSumChunk = 4096;     // elements that one sum in double runs over (N8)
+constexpr int64_t kSumLanes = 8;        // interleaved partial sums of a chunk
 
 // Which operand a random draw belongs to: the last word of the Philox counter (N6).
 enum class Site : uint32_t {
@@ -40,6 +42,40 @@ struct CodeGrid {
   int32_t lo;
   int32_t hi;
   int32_t zero;
+};
+
+// How a number becomes an integer where ties are the point [DR D5].
+enum class Rounding : int32_t { kHalfEven = 0, kHalfUp = 1, kFloor = 2 };
+
+// A quantiser whose step is given and learned [DR D1-D8, D10-D13]: with z = (x - offset) / divisor,
+//   y = clamp(round(shrink z), lo, top) * step + offset
+// where z is rounded to an integer before, if that integer is what a model stores. lo..hi is the range of the gradient.
+struct StepGrid {
+  float divisor;  // stored step + kStepEpsilon
+  float offset;
+  float shrink;  // 2^-D, D = stored bits - bits of y
+  float step;    // stored step * 2^D
+  float lo;
+  float hi;
+  float top;             // hi, or less: what the largest stored integer rounds to
+  Rounding rounding;     // of shrink z
+  bool stored;           // z is rounded, half to even, before
+  bool mask_on_rounded;  // the gradient asks the rounded number, not shrink z, whether it lies in lo..hi
+  bool single_residual;  // the gradient of the step compares with round(shrink z) although `stored`
+};
+
+// To the codes of a lower width: clamp(round(q / 2^shift), lo, hi) [DR D2].
+struct Narrowing {
+  int32_t shift;
+  int32_t lo;
+  int32_t hi;
+  Rounding rounding;
+};
+
+// Sums of a gradient over a chunk, without the factor of the step.
+struct StepSums {
+  double step;
+  double offset;
 };
 
 // The stream of random numbers of one operand. `bits` is 16, or 8 for the site b2a (N5).

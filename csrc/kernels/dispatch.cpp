@@ -23,6 +23,8 @@ constexpr KernelTable kScalar = {
     .quantize_s16u8 = scalar::quantize_s16u8,
     .quantize_f32u8_stochastic = scalar::quantize_f32u8_stochastic,
     .quantize_s16u8_stochastic = scalar::quantize_s16u8_stochastic,
+    .lsq_f32f32 = scalar::lsq_f32f32,
+    .lsq_f32f32f32_backward = scalar::lsq_f32f32f32_backward,
     .fwht_f32_rows = scalar::fwht_f32_rows,
     .fwht_s32_rows = scalar::fwht_s32_rows,
     .fwht_f32_cols = scalar::fwht_f32_cols,
@@ -42,6 +44,7 @@ constexpr KernelTable kScalar = {
     .pack_u8u4 = scalar::pack_u8u4,
     .unpack_u4u8 = scalar::unpack_u4u8,
     .widen_u8s16 = scalar::widen_u8s16,
+    .double_round_s8s8 = scalar::double_round_s8s8,
     .sum_rows_f32 = scalar::sum_rows_f32,
 };
 
@@ -56,6 +59,8 @@ constexpr KernelTable kAvx2 = [] {
   t.quantize_s16u8 = avx2::quantize_s16u8;
   t.quantize_f32u8_stochastic = avx2::quantize_f32u8_stochastic;
   t.quantize_s16u8_stochastic = avx2::quantize_s16u8_stochastic;
+  t.lsq_f32f32 = avx2::lsq_f32f32;
+  t.lsq_f32f32f32_backward = avx2::lsq_f32f32f32_backward;
   t.fwht_f32_rows = avx2::fwht_f32_rows;
   t.fwht_s32_rows = avx2::fwht_s32_rows;
   t.fwht_f32_cols = avx2::fwht_f32_cols;
@@ -75,6 +80,7 @@ constexpr KernelTable kAvx2 = [] {
   t.pack_u8u4 = avx2::pack_u8u4;
   t.unpack_u4u8 = avx2::unpack_u4u8;
   t.widen_u8s16 = avx2::widen_u8s16;
+  t.double_round_s8s8 = avx2::double_round_s8s8;
   t.sum_rows_f32 = avx2::sum_rows_f32;
   return t;
 }();
@@ -83,6 +89,11 @@ constexpr KernelTable kAvx2 = [] {
 #ifdef QUINTIL_HAS_AVX512VNNI
 constexpr KernelTable kAvx512vnni = [] {
   KernelTable t = kScalar;
+#ifdef QUINTIL_HAS_AVX2  // a CPU with AVX-512 has AVX2: bound by memory and division, wider registers would not help
+  t.lsq_f32f32 = avx2::lsq_f32f32;
+  t.lsq_f32f32f32_backward = avx2::lsq_f32f32f32_backward;
+  t.double_round_s8s8 = avx2::double_round_s8s8;
+#endif
   t.absmax_f32 = avx512vnni::absmax_f32;
   t.absmax_s16 = avx512vnni::absmax_s16;
   t.absmax_u8 = avx512vnni::absmax_u8;

@@ -30,6 +30,13 @@ struct KernelTable {
   void (*quantize_s16u8_stochastic)(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
                                     const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
 
+  // --- lsq --------------------------------------------------------------------------------------------------------
+  // y[i] = x[i] on the grid [DR D3, D10, D13]. NaN stays NaN; x and y may be the same memory.
+  void (*lsq_f32f32)(const float* x, int64_t n, const StepGrid& grid, float* y);
+  // dx[i] and the sums over i of the terms of step and offset [DR D6, D7, D11, D13] for grad[i] = dL/dy[i];
+  // n <= kSumChunk, sums as in Partials (N8). dx may be the memory of x or of grad.
+  StepSums (*lsq_f32f32f32_backward)(const float* x, const float* grad, int64_t n, const StepGrid& grid, float* dx);
+
   // --- hadamard: +-1 Sylvester transforms, in place, butterflies h = 1, 2, 4, ..., order/2, each u+v, u-v (N7) -------
   // Each row holds `blocks` runs of `order` contiguous elements, order a power of two; each run is transformed.
   void (*fwht_f32_rows)(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
@@ -80,6 +87,9 @@ struct KernelTable {
   void (*unpack_u4u8)(const uint8_t* packed, int64_t n, bool sign_extend, uint8_t* out);
   // out[i] = codes[i] - zero.
   void (*widen_u8s16)(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
+  // out[i] = codes[i] at a lower width [DR D2]; 0 <= shift <= 7, lo and hi are bytes. codes and out may be the same
+  // memory.
+  void (*double_round_s8s8)(const int8_t* codes, int64_t n, const Narrowing& to, int8_t* out);
 
   // --- reduce -----------------------------------------------------------------------------------------------------
   // out[c] = x[0][c] + x[1][c] + ... rows ascending, float32; out = 0 where rows = 0 (N8).

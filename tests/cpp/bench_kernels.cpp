@@ -74,6 +74,7 @@ struct Data {
 
 constexpr CodeGrid kGrid{0.4f, -7, 7, 8};
 constexpr CodeGrid kWideGrid{64.0f, -7, 7, 0};
+constexpr StepGrid kStepGrid{0.05f, 0.0f, 1.0f / 16, 0.8f, -8, 7, 7, Rounding::kHalfEven, true, false, false};
 constexpr Epilogue kEpilogue{{0.1f, 0.2f, 0.3f}, 1.0f / 64, nullptr};
 constexpr Draw draw_of(int32_t bits) {
   return {0x12345678u, 0x9ABCDEF0u, 4, bits};
@@ -103,6 +104,20 @@ void add_quantizers(std::vector<Row>& rows, Data& d) {
                                   kCols);
     });
   }
+}
+
+void add_learned_steps(std::vector<Row>& rows, Data& d) {
+  rows.push_back({"lsq_f32f32", "8 to 4 bits", kElements, false,
+                  [&](const KernelTable& k) { k.lsq_f32f32(d.f32.data(), kElements, kStepGrid, d.out_f32.data()); }});
+  rows.push_back({"lsq_f32f32f32_backward", "8 to 4 bits", kElements, false, [&](const KernelTable& k) {
+                    for (int64_t i = 0; i < kElements; i += kSumChunk) {
+                      const float* x = d.f32.data() + i;
+                      k.lsq_f32f32f32_backward(x, x, kSumChunk, kStepGrid, d.out_f32.data() + i);
+                    }
+                  }});
+  rows.push_back({"double_round_s8s8", "8 to 4 bits", kElements, false, [&](const KernelTable& k) {
+                    k.double_round_s8s8(d.s8.data(), kElements, {4, -8, 7, Rounding::kHalfEven}, d.panels.data());
+                  }});
 }
 
 void add_transforms(std::vector<Row>& rows, Data& d) {
@@ -280,6 +295,7 @@ TEST_CASE("kernels", "[!benchmark]") {
   std::vector<Product> products;
   std::vector<Row> rows;
   add_quantizers(rows, data);
+  add_learned_steps(rows, data);
   add_transforms(rows, data);
   add_packing(rows, data);
   add_products(rows, data, products);

@@ -33,6 +33,7 @@ constexpr int kSkipped = 77;  // as in main.cpp: the CPU lacks the instruction s
 constexpr int64_t kRows = 40, kCols = 1000, kElements = kRows * kCols;
 constexpr CodeGrid kGrid{0.4f, -7, 7, 8};
 constexpr CodeGrid kWideGrid{64.0f, -7, 7, 0};
+constexpr StepGrid kStepGrid{0.05f, 0.0f, 1.0f / 16, 0.8f, -8, 7, 7, Rounding::kHalfEven, true, false, false};
 
 struct Case {
   const char* name;
@@ -87,6 +88,19 @@ void quantize_short_stochastic(const KernelTable& k) {
   auto out = room<uint8_t>(kElements);
   measured(
       [&] { k.quantize_s16u8_stochastic(x.data(), kRows, kCols, kCols, kWideGrid, draw_of(8), 0, out.data(), kCols); });
+}
+
+void learned_step(const KernelTable& k) {
+  auto x = floats(kElements - 1);
+  auto out = room<float>(kElements - 1);
+  measured([&] { k.lsq_f32f32(x.data(), kElements - 1, kStepGrid, out.data()); });
+}
+
+void learned_step_gradient(const KernelTable& k) {
+  constexpr int64_t n = kSumChunk - 1;
+  auto x = floats(n);
+  auto out = room<float>(n);
+  measured([&] { k.lsq_f32f32f32_backward(x.data(), x.data(), n, kStepGrid, out.data()); });
 }
 
 template <int64_t order>
@@ -203,6 +217,12 @@ void widen(const KernelTable& k) {
   measured([&] { k.widen_u8s16(codes.data(), kElements - 1, 8, out.data()); });
 }
 
+void narrow(const KernelTable& k) {
+  auto codes = integers<int8_t>(kElements - 1, -128, 127);
+  auto out = room<int8_t>(kElements - 1);
+  measured([&] { k.double_round_s8s8(codes.data(), kElements - 1, {4, -8, 7, Rounding::kHalfEven}, out.data()); });
+}
+
 void sum_rows(const KernelTable& k) {
   auto x = floats(kElements);
   auto out = room<float>(kCols);
@@ -214,6 +234,8 @@ constexpr Case kCases[] = {
     {"quantize_f32u8", "40x1000, nearest", quantize_nearest},
     {"quantize_f32u8_stochastic", "40x1000, 16 random bits", quantize_float_stochastic},
     {"quantize_s16u8_stochastic", "40x1000, 8 random bits", quantize_short_stochastic},
+    {"lsq_f32f32", "39999, 8 to 4 bits", learned_step},
+    {"lsq_f32f32f32_backward", "4095, 8 to 4 bits", learned_step_gradient},
     {"fwht_f32_rows/64", "20x1024, order 64", fwht_rows<64>},
     {"fwht_f32_rows/1024", "20x1024, order 1024", fwht_rows<1024>},
     {"fwht_f32_cols", "128x124, order 128", fwht_float_cols},
@@ -232,6 +254,7 @@ constexpr Case kCases[] = {
     {"pack_u8u4", "39999", pack_nibbles},
     {"unpack_u4u8", "39999", unpack_nibbles},
     {"widen_u8s16", "39999", widen},
+    {"double_round_s8s8", "39999, 8 to 4 bits", narrow},
     {"sum_rows_f32", "40x1000", sum_rows},
 };
 

@@ -1,4 +1,6 @@
-// Nibble packing and widening, over every code there is.
+// Nibble packing, widening and narrowing, over every code there is.
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -105,6 +107,58 @@ TEST_CASE("widen_u8s16 takes the offset off every byte") {
             CHECK(test::first_difference(out, expected) == -1);
             CHECK(out.intact());
           }
+        }
+      }
+    }
+  }
+}
+
+// floor, floor(v + 1/2) and nearest-even of q / 2^shift; doubles hold all of it exactly.
+double rounded_quotient(int q, int32_t shift, Rounding rounding) {
+  const double v = static_cast<double>(q) / static_cast<double>(1 << shift);
+  if (rounding == Rounding::kFloor) return std::floor(v);
+  return rounding == Rounding::kHalfUp ? std::floor(v + 0.5) : std::nearbyint(v);
+}
+
+TEST_CASE("double_round_s8s8 rounds all 256 codes at every width") {
+  for (const std::string& isa : test::tested_isas()) {
+    DYNAMIC_SECTION(isa) {
+      Guarded<int8_t> codes(256), out(256);
+      for (int q = -128; q < 128; ++q) codes[q + 128] = static_cast<int8_t>(q);
+      for (const Rounding rounding : {Rounding::kHalfEven, Rounding::kHalfUp, Rounding::kFloor}) {
+        for (int32_t shift = 0; shift < 8; ++shift) {
+          for (int32_t bits = 1; bits <= 8; ++bits) {
+            const int32_t lo = -(1 << (bits - 1)), hi = bits == 1 ? 1 : (1 << (bits - 1)) - 1;
+            kernels::table(isa)->double_round_s8s8(codes.data(), 256, {shift, lo, hi, rounding}, out.data());
+            int wrong = 0;
+            for (int q = -128; q < 128; ++q) {
+              wrong += out[q + 128] != std::clamp<double>(rounded_quotient(q, shift, rounding), lo, hi);
+            }
+            CAPTURE(static_cast<int>(rounding), shift, bits);
+            CHECK(wrong == 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("double_round_s8s8 touches its codes alone, also in place") {
+  for (const std::string& isa : test::tested_isas()) {
+    DYNAMIC_SECTION(isa) {
+      test::Draws draws(4);
+      for (int64_t n : test::flattened(test::length_groups())) {
+        for (int64_t gap : test::gaps()) {
+          Guarded<int8_t> codes(draws.integers<int8_t>(n, -128, 127), gap), got(n, gap), expected(n, gap);
+          const Narrowing to{static_cast<int32_t>(draws.between(0, 7)), -8, 7, Rounding::kHalfEven};
+          kernels::table("scalar")->double_round_s8s8(codes.data(), n, to, expected.data());
+          kernels::table(isa)->double_round_s8s8(codes.data(), n, to, got.data());
+          kernels::table(isa)->double_round_s8s8(codes.data(), n, to, codes.data());
+          CAPTURE(n, gap, to.shift);
+          CHECK(test::first_difference(got, expected) == -1);
+          CHECK(test::first_difference(codes, expected) == -1);
+          CHECK(got.intact());
+          CHECK(codes.intact());
         }
       }
     }

@@ -21,6 +21,8 @@ def test_inputs_are_cast_to_float32(dtype):
         lambda x, image: ops.hadamard_conv2d(image, kernel, None, [1, 1], [1, 1], [1, 1], seed=3),
         lambda x, image: ops.hadamard_transform(x),
         lambda x, image: ops.quantize(x, 4)[1],
+        lambda x, image: ops.lsq_quantize(x, torch.tensor(0.25, dtype=dtype), 4),
+        lambda x, image: ops.double_round_quantize(x, torch.tensor(0.125, dtype=dtype), 8, 2),
     ]
     for call in calls:
         with torch.autocast("cpu", dtype=dtype):

@@ -127,6 +127,27 @@ def test_dynamic_batch():
     assert counter.frame_count <= 2
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_learned_steps_compile_to_one_graph(backend):
+    """Weights of 4 bits from 8, activations with step and offset; the batch changes."""
+    w, leaves = torch.randn(5, 20), [torch.rand(5) / 20 + 0.01, torch.tensor(0.1), torch.tensor(-0.2)]
+    leaves = [w.requires_grad_(), *(t.requires_grad_() for t in leaves)]
+
+    def forward(x, w, scale, step, offset):
+        return F.lsq_quantize(x, step, 4, offset=offset) @ F.double_round_quantize(w, scale, 8, 4).t()
+
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(forward, backend=counter, fullgraph=True, dynamic=True)
+    for batch in (4, 7, 13):
+        x = torch.randn(batch, 20).requires_grad_()
+        want, got = forward(x, *leaves), compiled(x, *leaves)
+        assert_same(got, want)
+        g = torch.randn(want.shape)
+        for a, b in zip(torch.autograd.grad(got, [x, *leaves], g), torch.autograd.grad(want, [x, *leaves], g)):
+            assert_same(a, b)
+    assert counter.frame_count == 1
+
+
 def test_export_with_a_dynamic_seed(tmp_path):
     """The forward rounds stochastically here, so that a seed kept as a constant would show."""
     net, x = Net("fw,fa").eval(), torch.rand(4, 2, 6, 6)

@@ -50,6 +50,14 @@ def mm(a, b, **options):
     return ops.tiled_int_mm, (a, b), options
 
 
+def lsq(x=(3, 4), scale=(), bits=4, **options):
+    return ops.lsq_quantize, (f32(*x), f32(*scale), bits), options
+
+
+def double_round_quantize(x=(3, 4), scale=(), from_bits=8, to_bits=4, **options):
+    return ops.double_round_quantize, (f32(*x), f32(*scale), from_bits, to_bits), options
+
+
 V, T, N = ValueError, TypeError, NotImplementedError
 # (call, class, pattern after "<op>: expected "); the pattern must match the whole rest of the message
 LAYER_ROWS = [
@@ -152,6 +160,34 @@ ROWS += [
     ),
     ((ops.tile_saturation, (i8(4, 4), i8(4, 4)), dict(tile_size=-2)), V, r"tile_size .*, got -2"),
     ((ops.tile_saturation, (i8(4, 4), i8(4, 4)), dict(accumulator_bits=2)), V, r"accumulator_bits .*, got 2"),
+    (lsq(bits=0), V, r"bits in 1\.\.8, got 0"),
+    (lsq(bits=9), V, r"bits in 1\.\.8, got 9"),
+    (lsq(scale=(4,)), V, r"scale to be 0-dim or to hold one value per x\.size\(0\), got \[4\] \(x is \[3, 4\]\)"),
+    (lsq(scale=(3, 1)), V, r"scale to be 0-dim .*, got \[3, 1\] \(x is \[3, 4\]\)"),
+    (lsq(x=(), scale=(1,)), V, r"scale to be 0-dim .*, got \[1\] \(x is \[\]\)"),
+    (lsq(offset=f32(3)), V, r"offset to have 0 dimensions, got 1 \(offset is \[3\]\)"),
+    (lsq(offset=i8()), T, r"offset to be float32, .*, got Char"),
+    (lsq(mask_on="sometimes"), V, r"mask_on to be one of 'scaled', 'rounded', got 'sometimes'"),
+    ((ops.lsq_quantize, (i8(3), f32(), 4), {}), T, r"x to be float32, .*, got Char"),
+    ((ops.lsq_quantize, (f32(3), i8(), 4), {}), T, r"scale to be float32, .*, got Char"),
+    ((ops.double_round, (f32(3), 8, 4), {}), T, r"codes to be Char, got Float"),
+    ((ops.double_round, (u8(3), 8, 4), {}), T, r"codes to be Char, got Byte"),
+    ((ops.double_round, (i8(3), 9, 4), {}), V, r"from_bits in 1\.\.8, got 9"),
+    ((ops.double_round, (i8(3), 0, 0), {}), V, r"from_bits in 1\.\.8, got 0"),
+    ((ops.double_round, (i8(3), 4, 5), {}), V, r"to_bits in 1\.\.4, got 5"),
+    ((ops.double_round, (i8(3), 4, 0), {}), V, r"to_bits in 1\.\.4, got 0"),
+    ((ops.double_round, (i8(3), 4, 2), dict(rounding="up")), V, r"rounding to be one of .*'floor', got 'up'"),
+    (double_round_quantize(from_bits=9), V, r"from_bits in 1\.\.8, got 9"),
+    (double_round_quantize(from_bits=4, to_bits=6), V, r"to_bits in 1\.\.4, got 6"),
+    (double_round_quantize(to_bits=0), V, r"to_bits in 1\.\.8, got 0"),
+    (double_round_quantize(scale=(2,)), V, r"scale to be 0-dim .*, got \[2\] \(x is \[3, 4\]\)"),
+    (double_round_quantize(rounding="nearest"), V, r"rounding to be one of .*, got 'nearest'"),
+    (double_round_quantize(weight_source="disk"), V, r"weight_source to be one of 'stored', 'float', got 'disk'"),
+    (double_round_quantize(mask_on="x"), V, r"mask_on to be one of .*, got 'x'"),
+    (double_round_quantize(scale_residual="none"), V, r"scale_residual to be one of 'double', 'single', got 'none'"),
+    (double_round_quantize(scale_grad_sum="x"), V, r"scale_grad_sum to be one of 'channel', 'all', got 'x'"),
+    ((ops.double_round_quantize, (i8(3), f32(), 8, 4), {}), T, r"x to be float32, .*, got Char"),
+    ((ops.double_round_quantize, (f32(3), i8(), 8, 4), {}), T, r"scale to be float32, .*, got Char"),
 ]
 
 
@@ -195,6 +231,11 @@ def layer_calls():
         "hadamard_linear": (lambda x: ops.hadamard_linear(x, w, seed=1), torch.randn(4, 8)),
         "hadamard_conv2d": (lambda x: ops.hadamard_conv2d(x, kernel, seed=1), torch.randn(2, 3, 5, 5)),
         "hadamard_transform": (lambda x: ops.hadamard_transform(x), torch.randn(4, 8)),
+        "lsq_quantize": (lambda x: ops.lsq_quantize(x, torch.tensor(0.1), 4), torch.randn(4, 8)),
+        "double_round_quantize": (
+            lambda x: ops.double_round_quantize(x, torch.tensor(0.02), 8, 4),
+            torch.randn(4, 8),
+        ),
     }
 
 

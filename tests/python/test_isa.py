@@ -89,6 +89,26 @@ def products():
                     yield ops.tile_saturation(a, b.t().contiguous().t(), tile_size=tile, accumulator_bits=bits)
 
 
+def steps():
+    """Learned steps: values and all gradients, at lengths around a vector and a chunk of sums, on ties and beyond."""
+    for shape in ((1,), (3, 5), (4, 33), (2, 4099), (5, 3, 3, 3), (9001,)):
+        x = torch.cat([torch.randn(shape), torch.randint(-80, 80, shape) / 32])
+        g, offset = torch.randn(x.shape), torch.tensor(0.3, requires_grad=True)
+        for scale in (torch.tensor(1 / 16), torch.rand(len(x)) / 16 + 1e-3):
+            leaves = [x.requires_grad_(), scale.requires_grad_(), offset]
+            for bits in (1, 4, 8):
+                for mask_on in ("scaled", "rounded"):
+                    y = ops.lsq_quantize(*leaves[:2], bits, offset=offset, mask_on=mask_on)
+                    yield from (y, *torch.autograd.grad(y, leaves, g))
+            for rounding in ("half_even", "half_up", "floor"):
+                for options in ({}, dict(weight_source="float"), dict(scale_grad_sum="all", scale_residual="single")):
+                    y = ops.double_round_quantize(*leaves[:2], 8, 3, rounding=rounding, **options)
+                    yield from (y, *torch.autograd.grad(y, leaves[:2], g))
+    for n in (1, 31, 33, 1000):
+        for rounding in ("half_even", "half_up", "floor"):
+            yield ops.double_round(torch.randint(-128, 128, (n,)).to(torch.int8), 8, 4, rounding=rounding)
+
+
 def layers():
     for i, (b, k, n) in enumerate(((1, 1, 1), (7, 33, 5), (65, 70, 19), (64, 96, 64), (33, 405, 40))):
         for hadamard in ("divisor", "binary", "padded", "none"):
@@ -128,7 +148,7 @@ def training():
 def results() -> list[torch.Tensor]:
     """All results, in one fixed order; every group starts from its own fixed random state."""
     collected = []
-    for i, group in enumerate((element_ops, transforms, products, layers, training)):
+    for i, group in enumerate((element_ops, transforms, products, steps, layers, training)):
         torch.manual_seed(100 + i)
         collected.extend(t.detach().contiguous() for t in group())
     return collected

@@ -49,6 +49,15 @@ def conv(
     }
 
 
+def step(*shape, bits, per_row=False, grad=False, offset=False, dtype=torch.float32, **options):
+    """x, scale, the widths, and an offset among the options."""
+    tensors = [torch.randn(shape).to(dtype), (torch.rand(shape[0] if per_row else ()) + 0.1).to(dtype)]
+    if offset:
+        tensors.append(torch.tensor(0.2, dtype=dtype))
+    tensors = [leaf(t) if grad else t for t in tensors]
+    return (*tensors[:2], *bits), {**options, **({"offset": tensors[2]} if offset else {})}
+
+
 SAMPLES = {
     "quantize": [
         lambda: ((torch.randn(5, 9), 4), {}),
@@ -121,6 +130,29 @@ SAMPLES = {
         lambda: conv(grad=True, seed=None, stochastic=""),
         lambda: conv(grad=True, geometry=((1, 1), (2, 2), (2, 2))),
         lambda: conv(grad=True, dtype=torch.float16),
+    ],
+    "lsq_quantize": [
+        lambda: step(4, 9, bits=[4]),
+        lambda: step(4, 9, bits=[4], grad=True, offset=True),
+        lambda: step(4, 9, bits=[2], grad=True, per_row=True, signed=True, mask_on="rounded"),
+        lambda: step(0, 5, bits=[8], grad=True),
+        lambda: step(3, 7, bits=[8], grad=True, offset=True, dtype=torch.bfloat16),
+        lambda: ((leaf(torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)), torch.tensor(0.1), 8), {}),
+    ],
+    "double_round": [
+        lambda: ((int8(4, 5), 8, 2), {}),
+        lambda: ((int8(3, 2, 4, 4).to(memory_format=torch.channels_last), 4, 4), {"rounding": "half_up"}),
+        lambda: ((int8(6, 5).t(), 8, 1), {"rounding": "floor"}),
+        lambda: ((int8(0, 5), 8, 4), {}),
+    ],
+    "double_round_quantize": [
+        lambda: step(4, 9, bits=[8, 4]),
+        lambda: step(4, 9, bits=[8, 2], grad=True, per_row=True),
+        lambda: step(2, 3, 3, 3, bits=[8, 8], grad=True, rounding="half_up", chain_pow2=True),
+        lambda: step(5, 6, bits=[6, 1], grad=True, per_row=True, scale_grad_sum="all", scale_residual="single"),
+        lambda: step(5, 6, bits=[6, 3], grad=True, weight_source="float", rounding="floor", mask_on="rounded"),
+        lambda: step(0, 5, bits=[8, 4], grad=True),
+        lambda: step(3, 7, bits=[8, 4], grad=True, dtype=torch.float64),
     ],
 }
 

@@ -66,11 +66,20 @@ def test_training_steps(make):
             assert same_bits(a, b), f"{threads} threads, tensor {i}"
 
 
+def step_gradients(op, x, scale, *bits, **options):
+    """y and all gradients, one after the other."""
+    leaves = [t.clone().requires_grad_() for t in (x, scale)]
+    y = op(*leaves, *bits, **options)
+    return torch.cat([t.flatten() for t in (y.detach(), *torch.autograd.grad(y, leaves, x.cos()))])
+
+
 def single_ops():
     x = torch.randn(300 * SCALE, 257)
     a, b = torch.randint(0, 16, (130, 333)).to(torch.uint8), torch.randint(-7, 8, (333, 170)).to(torch.int8)
     broken = x.clone()
     broken[-1, -1] = float("inf")
+    steps = x.abs().mean(1) / 8
+    codes = torch.randint(-128, 128, (2**20 + 7,)).to(torch.int8)
     return {
         "quantize": lambda: ops.quantize(x, 4)[0],
         "quantize stochastic": lambda: ops.quantize(x, 4, seed=3)[0],
@@ -86,6 +95,12 @@ def single_ops():
         "mm every_mac": lambda: ops.tiled_int_mm(a, b, accumulate="every_mac"),
         "mm wrap": lambda: ops.tiled_int_mm(a, b, overflow="wrap", tile_size=0),
         "saturation": lambda: ops.tile_saturation(a, b),
+        "lsq": lambda: step_gradients(ops.lsq_quantize, x, steps.mean(), 4),
+        "lsq rows": lambda: step_gradients(ops.lsq_quantize, x, steps, 4, signed=True, offset=torch.tensor(0.1)),
+        "double round": lambda: ops.double_round(codes, 8, 4),
+        "double round rows": lambda: step_gradients(
+            ops.double_round_quantize, x, steps / 16, 8, 4, scale_grad_sum="all"
+        ),
     }
 
 

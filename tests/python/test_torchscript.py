@@ -173,6 +173,22 @@ def test_frozen_layers_equal_eager(batch):
             assert_same(frozen(batch[0]), net(batch[0]))
 
 
+def test_learned_steps_script_with_their_gradients():
+    @torch.jit.script
+    def use(x: Tensor, scale: Tensor, offset: Tensor, bits: int) -> Tensor:
+        y = torch.ops.quintil.lsq_quantize(x, scale, bits, signed=True, offset=offset)
+        return torch.ops.quintil.double_round_quantize(y, scale, 8, bits, chain_pow2=True)
+
+    leaves = [t.requires_grad_() for t in (torch.randn(5, 33), torch.tensor(0.1), torch.tensor(0.05))]
+    y = torch.ops.quintil.lsq_quantize(*leaves[:2], 4, signed=True, offset=leaves[2])
+    want = torch.ops.quintil.double_round_quantize(y, leaves[1], 8, 4, chain_pow2=True)
+    got = use(*leaves, 4)
+    assert_same(got, want)
+    g = torch.randn(want.shape)
+    for a, b in zip(torch.autograd.grad(got, leaves, g), torch.autograd.grad(want, leaves, g)):
+        assert_same(a, b)
+
+
 def test_every_op_scripts():
     @torch.jit.script
     def use(x: Tensor, seed: int) -> Tensor:
@@ -181,11 +197,13 @@ def test_every_op_scripts():
         product = torch.ops.quintil.tiled_int_mm(back, back.t(), tile_size=16)
         clamped = torch.ops.quintil.tile_saturation(back, back.t(), tile_size=16)
         spread = torch.ops.quintil.hadamard_transform(torch.ops.quintil.dequantize(codes, scale), -1, hadamard="binary")
-        return product.float() + spread.sum() + clamped
+        low = torch.ops.quintil.double_round(codes, 4, 2).sum()
+        return product.float() + spread.sum() + clamped + low
 
     x = torch.randn(5, 33)
     codes, scale = torch.ops.quintil.quantize(x, 4, seed=9)
     product = torch.ops.quintil.tiled_int_mm(codes, codes.t(), tile_size=16)
     spread = torch.ops.quintil.hadamard_transform(torch.ops.quintil.dequantize(codes, scale), hadamard="binary").sum()
     clamped = torch.ops.quintil.tile_saturation(codes, codes.t(), tile_size=16)
-    assert_same(use(x, 9), product.float() + spread + clamped)
+    low = torch.ops.quintil.double_round(codes, 4, 2).sum()
+    assert_same(use(x, 9), product.float() + spread + clamped + low)

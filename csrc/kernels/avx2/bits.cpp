@@ -1,9 +1,12 @@
-// Nibble packing and widening of codes, a vector at a time; the last few codes one by one.
+// Nibble packing, widening and narrowing of codes, a vector at a time; the last few codes one by one.
 //
 // Pack: vpmaddubsw by the bytes (1, 16) makes low + 16 * high of each pair, at most 255, in a word; vpackuswb takes the low
 //   bytes in 128-bit halves, so vpermq puts the quarters in order.
 // Unpack: a packed byte widened to a word x has its codes at x & 0x000F and (x << 4) & 0x0F00, so the two bytes of the word are
 //   the two codes. A nibble n >= 8 stands for n - 16 = (n ^ 8) - 8.
+// Double rounding: every rule is one arithmetic shift of q + bias + (odd & q >> shift), in words; bias is 0 (floor),
+//   half (half up), or half - 1 with odd = 1 (half to even: an odd floor turns a tie up). |q + bias| <= 128 + 64. Then
+//   clamp and cut to bytes.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -28,6 +31,33 @@ inline void store(void* p, __m256i v) {
 inline __m256i pairs(__m256i codes) {
   return _mm256_maddubs_epi16(_mm256_and_si256(codes, _mm256_set1_epi8(15)), _mm256_set1_epi16(0x1001));
 }
+
+struct Narrow {
+  __m256i bias, odd, lo, hi;
+  __m128i shift;
+
+  explicit Narrow(const Narrowing& to) {
+    const bool even = to.rounding == Rounding::kHalfEven && to.shift > 0;
+    const int half = to.rounding == Rounding::kFloor ? 0 : (1 << to.shift) / 2;
+    bias = _mm256_set1_epi16(static_cast<int16_t>(half - (even ? 1 : 0)));
+    odd = _mm256_set1_epi16(even ? 1 : 0);
+    lo = _mm256_set1_epi16(static_cast<int16_t>(to.lo));
+    hi = _mm256_set1_epi16(static_cast<int16_t>(to.hi));
+    shift = _mm_cvtsi32_si128(to.shift);
+  }
+
+  // Sixteen codes.
+  __m256i words(__m128i codes) const {
+    const __m256i q = _mm256_cvtepi8_epi16(codes);
+    const __m256i lifted = _mm256_add_epi16(_mm256_and_si256(_mm256_sra_epi16(q, shift), odd), bias);
+    const __m256i t = _mm256_sra_epi16(_mm256_add_epi16(q, lifted), shift);
+    return _mm256_max_epi16(_mm256_min_epi16(t, hi), lo);
+  }
+  __m256i bytes(__m256i codes) const {
+    const __m256i low = words(_mm256_castsi256_si128(codes)), high = words(_mm256_extracti128_si256(codes, 1));
+    return _mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0xD8);
+  }
+};
 
 }  // namespace
 
@@ -64,6 +94,17 @@ void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) store(out + i, _mm256_sub_epi16(_mm256_cvtepu8_epi16(load_half(codes + i)), offset));
   for (; i < n; ++i) out[i] = static_cast<int16_t>(codes[i] - zero);
+}
+
+void double_round_s8s8(const int8_t* codes, int64_t n, const Narrowing& to, int8_t* out) {
+  const Narrow narrow(to);
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) store(out + i, narrow.bytes(load(codes + i)));
+  if (i == n) return;
+  alignas(32) int8_t rest[32] = {};
+  for (int64_t j = 0; i + j < n; ++j) rest[j] = codes[i + j];
+  store(rest, narrow.bytes(load(rest)));
+  for (int64_t j = 0; i + j < n; ++j) out[i + j] = rest[j];
 }
 
 }  // namespace quintil::kernels::avx2

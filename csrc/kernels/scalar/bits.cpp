@@ -1,5 +1,6 @@
-// Nibble packing and widening of codes.
+// Nibble packing, widening and narrowing of codes.
 #include "csrc/kernels/scalar/kernels.h"
+#include "csrc/quantizers/double_rounding.h"
 
 namespace quintil::kernels::scalar {
 
@@ -19,6 +20,10 @@ void unpack_u4u8(const uint8_t* packed, int64_t n, bool sign_extend, uint8_t* ou
 
 void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<int16_t>(codes[i] - zero);
+}
+
+void double_round_s8s8(const int8_t* codes, int64_t n, const Narrowing& to, int8_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = twice_rounded(codes[i], to.shift, to.rounding, to.lo, to.hi);
 }
 
 }  // namespace quintil::kernels::scalar

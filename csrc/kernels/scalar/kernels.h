@@ -20,6 +20,9 @@ void quantize_f32u8_stochastic(const float* x, int64_t rows, int64_t cols, int64
 void quantize_s16u8_stochastic(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
                                const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
 
+void lsq_f32f32(const float* x, int64_t n, const StepGrid& grid, float* y);
+StepSums lsq_f32f32f32_backward(const float* x, const float* grad, int64_t n, const StepGrid& grid, float* dx);
+
 void fwht_f32_rows(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
 void fwht_s32_rows(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
 void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld);
@@ -46,6 +49,7 @@ void col2im_s32(const int32_t* cols, int64_t ld, const ConvShape& shape, int64_t
 void pack_u8u4(const uint8_t* codes, int64_t n, uint8_t* out);
 void unpack_u4u8(const uint8_t* packed, int64_t n, bool sign_extend, uint8_t* out);
 void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
+void double_round_s8s8(const int8_t* codes, int64_t n, const Narrowing& to, int8_t* out);
 
 void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
 
