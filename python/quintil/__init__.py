@@ -3,6 +3,7 @@
 from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_isas
 
 from . import functional, nn  # after _library: they bind the ops  # isort: skip
+from .bits import set_bits
 from .functional import set_checked
 from .nn import dequantize_, quantize_
 from .schemes import HDQT, DoubleRounding
@@ -20,5 +21,6 @@ __all__ = [
     "nn",
     "quantize_",
     "runnable_isas",
+    "set_bits",
     "set_checked",
 ]
