@@ -1,10 +1,12 @@
-"""Tools of Double Rounding: a width for every layer, found exactly under budgets."""
+"""Tools of Double Rounding: widths set at run time, drawn, or found exactly under budgets."""
 
 from .allocate import Allocation, allocate
 from .budgets import Budget, mac_bits, model_bytes, table
 from .hessian import hessian_trace
 from .pool import candidate_pool, pareto_front
+from .recalibrate import recalibrate
 from .roulette import HASB, Roulette, sensitive_layers
+from .set_bits import get_bits, set_bits
 
 __all__ = [
     "HASB",
@@ -13,10 +15,13 @@ __all__ = [
     "Roulette",
     "allocate",
     "candidate_pool",
+    "get_bits",
     "hessian_trace",
     "mac_bits",
     "model_bytes",
     "pareto_front",
+    "recalibrate",
     "sensitive_layers",
+    "set_bits",
     "table",
 ]
