@@ -74,7 +74,8 @@ def main() -> int:
     try:
         content = json.loads(args.curves.read_text(encoding="utf-8"))
         if args.runs:
-            content["runs"] = merged(content["runs"], [e for path in args.runs for e in entries_of(path)])
+            folders = [path for path in args.runs if any(path.glob("seed*/config.json"))]  # a report lies beside them
+            content["runs"] = merged(content["runs"], [e for path in folders for e in entries_of(path)])
             args.curves.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         picture(content, args.curves.with_suffix(""))
     except (OSError, ValueError, KeyError) as error:
