@@ -2,7 +2,9 @@
 
 from .allocate import Allocation, allocate
 from .budgets import Budget, mac_bits, model_bytes, table
+from .distill import SelfDistillation, soft_cross_entropy
 from .hessian import hessian_trace
+from .multi_lr import MultiLR, parameter_groups, step_gradient_size, width_factor
 from .pool import candidate_pool, pareto_front
 from .recalibrate import recalibrate
 from .roulette import HASB, Roulette, sensitive_layers
@@ -12,16 +14,22 @@ __all__ = [
     "HASB",
     "Allocation",
     "Budget",
+    "MultiLR",
     "Roulette",
+    "SelfDistillation",
     "allocate",
     "candidate_pool",
     "get_bits",
     "hessian_trace",
     "mac_bits",
     "model_bytes",
+    "parameter_groups",
     "pareto_front",
     "recalibrate",
     "sensitive_layers",
     "set_bits",
+    "soft_cross_entropy",
+    "step_gradient_size",
     "table",
+    "width_factor",
 ]
