@@ -1,6 +1,7 @@
 """Tools of Double Rounding: widths set at run time, drawn, or found exactly under budgets."""
 
 from .allocate import Allocation, allocate
+from .baselines import BASELINES, baseline
 from .budgets import Budget, mac_bits, model_bytes, table
 from .distill import SelfDistillation, soft_cross_entropy
 from .hessian import hessian_trace
@@ -9,16 +10,22 @@ from .pool import candidate_pool, pareto_front
 from .recalibrate import recalibrate
 from .roulette import HASB, Roulette, sensitive_layers
 from .set_bits import get_bits, set_bits
+from .train import SwitchConfig, WidthTrainer, evaluate
 
 __all__ = [
+    "BASELINES",
     "HASB",
     "Allocation",
     "Budget",
     "MultiLR",
     "Roulette",
     "SelfDistillation",
+    "SwitchConfig",
+    "WidthTrainer",
     "allocate",
+    "baseline",
     "candidate_pool",
+    "evaluate",
     "get_bits",
     "hessian_trace",
     "mac_bits",
