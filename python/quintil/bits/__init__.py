@@ -3,6 +3,7 @@
 from .allocate import Allocation, allocate
 from .baselines import BASELINES, baseline
 from .budgets import Budget, mac_bits, model_bytes, table
+from .costs import LayerCost, layer_costs
 from .distill import SelfDistillation, soft_cross_entropy
 from .hessian import hessian_trace
 from .multi_lr import MultiLR, parameter_groups, step_gradient_size, width_factor
@@ -17,6 +18,7 @@ __all__ = [
     "HASB",
     "Allocation",
     "Budget",
+    "LayerCost",
     "MultiLR",
     "Roulette",
     "SelfDistillation",
@@ -28,6 +30,7 @@ __all__ = [
     "evaluate",
     "get_bits",
     "hessian_trace",
+    "layer_costs",
     "mac_bits",
     "model_bytes",
     "parameter_groups",
