@@ -51,6 +51,10 @@ def test_a_cumulative_sum_that_ends_below_one(monkeypatch):
     assert roulette.draw().item() == 4
 
 
+def test_names_alone_are_not_sensitive():
+    assert torch.equal(Roulette((2, 8), ["a", "b"]).probabilities(), torch.full((2, 2), 0.5, dtype=torch.float64))
+
+
 def test_share_grows_after_the_warm_up():
     hasb = HASB(Roulette((2, 8), {"a": 1.0}), epochs=20, sigma=0.5, warmup=10)
     assert [hasb.share(epoch) for epoch in (0, 9, 10, 19)] == [0.0, 0.0, 0.5 * 11 / 20, 0.5]

@@ -22,17 +22,18 @@ class Roulette:
     """Draws widths: a layer that is not sensitive takes each with equal probability, a sensitive one takes b with
     probability b over the sum of all [DR D22].
 
-    bits: widths, in any order. traces: layer -> trace of the quantised layers.
+    bits: widths, in any order. layers: traces of the quantised layers by name, from which [D21] tells the sensitive
+    ones; or names alone, none of them sensitive.
     """
 
-    def __init__(self, bits: Sequence[int], traces: Mapping[str, float]):
+    def __init__(self, bits: Sequence[int], layers: Mapping[str, float] | Sequence[str]):
         self.bits = checked_widths("Roulette", bits)
-        sensitive = sensitive_layers(traces)
-        self.layers = tuple(traces)
+        sensitive = sensitive_layers(layers) if isinstance(layers, Mapping) else set()
+        self.layers = tuple(layers)
         self.sensitive = torch.tensor([name in sensitive for name in self.layers])
 
     def probabilities(self) -> Tensor:
-        """float64 [layers, widths], layers as in `traces`, widths ascending."""
+        """float64 [layers, widths], layers in the given order, widths ascending."""
         widths = torch.tensor(self.bits, dtype=torch.float64)
         rows = torch.stack([torch.full_like(widths, 1.0 / len(self.bits)), widths / widths.sum()])
         return rows[self.sensitive.long()]
