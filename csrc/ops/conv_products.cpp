@@ -13,7 +13,7 @@ using at::Tensor;
 using std::optional;
 
 constexpr int64_t kSamplesPerSum = 8;  // samples of one partial weight gradient (N8)
-constexpr int64_t kDrawRun = 64;       // output positions whose draws lie side by side (N6)
+constexpr int64_t kDrawRun = 16;       // output positions whose draws lie side by side (N6)
 
 CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, float fraction,
                           optional<Draw> draw) {

@@ -3,14 +3,16 @@
 from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_isas
 
 from . import functional, nn  # after _library: they bind the ops  # isort: skip
+from .bits import set_bits
 from .functional import set_checked
 from .nn import dequantize_, quantize_
-from .schemes import HDQT
+from .schemes import HDQT, DoubleRounding
 
 __version__ = _bindings.build_flags()["version"]
 
 __all__ = [
     "HDQT",
+    "DoubleRounding",
     "__version__",
     "active_isa",
     "cmake_prefix_path",
@@ -19,5 +21,6 @@ __all__ = [
     "nn",
     "quantize_",
     "runnable_isas",
+    "set_bits",
     "set_checked",
 ]

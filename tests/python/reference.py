@@ -530,9 +530,9 @@ def hadamard_conv2d_backward(
     padded_rows = sum(hadamard_blocks(groups[0][0].size(0), o.hadamard, o.hadamard_block)) if groups else 0
     images, weight_parts = [], []
     for i, (gradient, codes) in enumerate(groups):
-        accumulated, factors = input_product(gradient, wc, sw, o, seed, i * positions, 64)
+        accumulated, factors = input_product(gradient, wc, sw, o, seed, i * positions, 16)
         images += [rescale(taps.fold(part, x.size(1)), *factors) for part in accumulated.split(max(positions, 1))]
-        weight_parts.append(weight_product(gradient, codes, sx, o, seed, i * padded_rows, 64))
+        weight_parts.append(weight_product(gradient, codes, sx, o, seed, i * padded_rows, 16))
     dx = torch.stack(images) if n else torch.zeros_like(x)
     dw = taps.weight_from_rows(sum_in_chunks(weight_parts, 8, taps.weight_rows(w)), w.shape)
     return straight_through(dx, x, o), straight_through(dw, w, o), bias_gradient(g.flatten(0, 1))

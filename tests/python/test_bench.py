@@ -50,7 +50,9 @@ def test_rows(tmp_path):
     assert {"cpu", "isa", "torch", "commit", "load"} <= set(result["machine"])
     assert result["defaults"]["hadamard_block"] == 64
     (row,) = result["rows"]
-    assert list(row["sides"]) == ["hdqt", "paper", "float32", "bfloat16", "simulation"] and row["threads"] == 1
+    assert (
+        list(row["sides"]) == ["hdqt", "layers", "paper", "float32", "bfloat16", "simulation"] and row["threads"] == 1
+    )
     for side, numbers in row["sides"].items():
         assert 0 < numbers["ms"] <= numbers["median_ms"] and numbers["repeats"] == 2
         if side != "hdqt":

@@ -15,7 +15,7 @@ import two_processes
 from conftest import PACKAGE_ROOT
 from quintil.continual import learner_names, run
 from quintil.continual.distributed import anywhere, rank, share, summed, world_size
-from quintil.continual.epochs import batch_sizes
+from quintil.data.batches import batch_sizes
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -148,6 +148,15 @@ def test_hooks_are_called_and_so_keep_their_layers_apart(calls):
     assert len(seen) == 1 and len(calls) == 13
 
 
+def test_a_dequantised_model_trains_in_float_although_it_is_fused(calls):
+    model = CifarResNet(1)
+    twin = copy.deepcopy(model)
+    quintil.dequantize_(fuse_(quintil.quantize_(model, quintil.HDQT())))
+    x, labels = torch.randn(3, 3, 12, 12), torch.arange(3)
+    a, b = step(model, x, labels), step(twin, x, labels)
+    assert calls == [] and all(same_bits(p, q) for p, q in zip(a[1] + a[2], b[1] + b[2]))
+
+
 def test_a_residual_that_is_broadcast_takes_the_layers(calls):
     class Scaled(nn.Module):
         def __init__(self):

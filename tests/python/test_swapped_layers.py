@@ -51,7 +51,7 @@ def test_direct_construction():
         ValueError, match="^HadamardConv2d: expected a layer that HDQT can take, got one where groups=3$"
     ):
         HadamardConv2d(3, 3, 3, groups=3, scheme=HDQT())
-    with pytest.raises(TypeError, match="^HadamardLinear: expected scheme to be an HDQT, got 'hdqt'$"):
+    with pytest.raises(TypeError, match="^HadamardLinear: expected scheme to be of class HDQT, got 'hdqt'$"):
         HadamardLinear(3, 3, scheme="hdqt")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .epochs import batch_sizes
+from quintil.data.batches import batch_sizes
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quintil.data.batches import batch_sizes
 from quintil.models import IncrementalNet
 
 from .bias_fit import fit_bias, shuffled
-from .epochs import batch_sizes
 from .exemplars import ExemplarMemory
 from .pools import PooledMemory
 from .registry import learner

@@ -1,4 +1,4 @@
-"""One epoch: the sizes of its batches, how far it is, and what the training log says of it."""
+"""One epoch: how far it is, and what the training log says of it."""
 
 from __future__ import annotations
 
@@ -34,19 +34,3 @@ class EpochProgress:
         samples, hits = distributed.summed(torch.stack([weights.sum(), torch.stack(self.hits).sum().double()])).tolist()
         log = dict(zip(self.parts, (losses / samples).tolist()))
         return {"lr": lr, "loss": sum(log.values()), **log, "train_acc": 100.0 * hits / samples}
-
-
-def batch_sizes(samples: int, batch_size: int, least: int = 2) -> list[int]:
-    """Sizes of the batches of one epoch; a last one below `least` joins its neighbour, since BatchNorm needs two."""
-    sizes = [batch_size] * (samples // batch_size)
-    rest = samples % batch_size
-    if 0 < rest < least and sizes:
-        sizes[-1] += rest
-    elif rest:
-        sizes.append(rest)
-    return sizes
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

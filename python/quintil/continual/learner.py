@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quintil.data.batches import batch_sizes, channels_last
 from quintil.models import IncrementalNet
 from quintil.nn import quantize_
 
 from . import distributed
 from .config import RunConfig
-from .epochs import EpochProgress, batch_sizes, channels_last
+from .epochs import EpochProgress
 from .exemplars import ExemplarMemory, NearestMean
 from .interrupt import Interrupted
 from .nets import make_backbone

@@ -28,12 +28,12 @@ def read_image_folder(where: str, folder: Path, checksums: dict[str, str]) -> tu
     Raises ValueError, which names the file, for an absent side, a class folder without images, a file that is not a
     whole image, an image of more than 8 bits per channel or of another size than the first.
     """
-    listed = {side: _list_side(where, folder / side) for side in SIDES}
+    listed = {side: list_side(where, folder / side) for side in SIDES}
     paths = [path for side in SIDES for path in listed[side]]
     images: list[np.ndarray] = []
     for path in progress(paths, len(paths), f"{where}: read"):
         name = path.relative_to(folder).as_posix()
-        image = _decode(f"{where}: {name}", read_hashed(path, checksums, name))
+        image = decode(f"{where}: {name}", read_hashed(path, checksums, name))
         if images and image.shape[:2] != images[0].shape[:2]:
             first, expected = paths[0].relative_to(folder).as_posix(), list(images[0].shape[:2])
             raise ValueError(
@@ -48,7 +48,8 @@ def read_image_folder(where: str, folder: Path, checksums: dict[str, str]) -> tu
     return (np.stack(stacked[:count]), labels[:count]), (np.stack(stacked[count:]), labels[count:])
 
 
-def _list_side(where: str, folder: Path) -> list[Path]:
+def list_side(where: str, folder: Path) -> list[Path]:
+    """The images of one side, in the order of their paths; ValueError for a class without any, or no class."""
     classes = sorted(p for p in folder.glob("*") if p.is_dir() and not p.name.startswith("."))
     if not classes:
         raise ValueError(f"{where}: expected class folders in {folder.name}/, got none")
@@ -65,7 +66,7 @@ def _list_side(where: str, folder: Path) -> list[Path]:
     return paths
 
 
-def _decode(where: str, raw: bytes) -> np.ndarray:
+def decode(where: str, raw: bytes) -> np.ndarray:
     """uint8 [H, W] of a grey image, [H, W, 3] of any other."""
     try:
         from PIL import Image, ImageOps

@@ -1,8 +1,10 @@
-"""Networks used by the runs: CIFAR ResNets, the MLP of the sensor tables, and nets whose classifier or body grows."""
+"""Networks used by the runs: ResNets, MobileNetV2, the MLP of the sensor tables, and nets that grow."""
 
 from .expandable import ExpandableBackbone, ExpandableNet, SharedBaseBackbone
 from .incremental import CosineHead, IncrementalNet
 from .mlp import FCNet
+from .mobilenet import MobileNetV2, mobilenet_v2
+from .preact import PreActResNet, preact_resnet18, preact_resnet20, preact_resnet50
 from .resnet import CifarResNet, resnet20, resnet32
 
 __all__ = [
@@ -13,6 +15,12 @@ __all__ = [
     "FCNet",
     "IncrementalNet",
     "SharedBaseBackbone",
+    "MobileNetV2",
+    "PreActResNet",
+    "mobilenet_v2",
+    "preact_resnet18",
+    "preact_resnet20",
+    "preact_resnet50",
     "resnet20",
     "resnet32",
 ]

@@ -14,6 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def start_convolutions(net: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw the weight of every Conv2d from N(0, sqrt(2 / (k^2 C_out))): Kaiming's normal distribution, fan out."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            deviation = math.sqrt(2.0 / (module.kernel_size[0] * module.kernel_size[1] * module.out_channels))
+            nn.init.normal_(module.weight, 0.0, deviation, generator=generator)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with BatchNorm, added to the option-A shortcut; `last_relu`: a ReLU on the sum."""
 
@@ -53,10 +61,7 @@ class CifarResNet(nn.Module):
         self.layer2 = self._stage(16, 32, 2, blocks)
         self.layer3 = self._stage(32, 64, 2, blocks)
         self.layer3[-1].last_relu = last_relu
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                deviation = math.sqrt(2.0 / (module.kernel_size[0] * module.kernel_size[1] * module.out_channels))
-                nn.init.normal_(module.weight, 0.0, deviation, generator=generator)
+        start_convolutions(self, generator)
 
     @staticmethod
     def _stage(in_channels: int, channels: int, stride: int, blocks: int) -> nn.Sequential:

@@ -1,18 +1,27 @@
 """Layers that compute on integers, and the swap that puts them into a float model."""
 
+from .double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
 from .fuse import fuse_, unfuse_
 from .hdqt import HadamardConv2d, HadamardLinear
+from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
+from .quantizers import keep_steps_positive
 from .saturation import saturation
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
 
 __all__ = [
+    "DoubleRoundingConv2d",
+    "DoubleRoundingLinear",
     "HadamardConv2d",
     "HadamardLinear",
     "SwappedLayer",
+    "SwitchableBatchNorm1d",
+    "SwitchableBatchNorm2d",
     "dequantize_",
     "fuse_",
+    "keep_steps_positive",
     "quantize_",
     "saturation",
     "swaps",
+    "transitional_",
     "unfuse_",
 ]

@@ -101,7 +101,9 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor | No
 
 
 def _fuses_now(conv: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor | None) -> bool:
-    if not (conv.training and norm.training) or any(map(_has_hooks, (conv, norm))) or x.dim() != 4:
+    if not isinstance(conv, HadamardConv2d) or not (conv.training and norm.training) or x.dim() != 4:
+        return False
+    if any(map(_has_hooks, (conv, norm))):
         return False
     if residual is None:
         return True

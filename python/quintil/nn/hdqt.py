@@ -30,15 +30,6 @@ class _HadamardLayer(SwappedLayer):
     evaluation graph's own gradients round to nearest [KERN 3.4].
     """
 
-    def __init__(self, *arguments: Any, scheme: HDQT, **keywords: Any):
-        super().__init__(*arguments, **keywords)
-        if not isinstance(scheme, HDQT):
-            raise TypeError(f"{type(self).__name__}: expected scheme to be an HDQT, got {scheme!r}")
-        reason = self.refusal(self, scheme)
-        if reason is not None:
-            raise ValueError(f"{type(self).__name__}: expected a layer that HDQT can take, got one where {reason}")
-        self.attach(scheme)
-
     def attach(self, scheme: HDQT) -> None:
         super().attach(scheme)
         self._script_options = tuple(self._scheme_options(training=True).values())
@@ -49,9 +40,6 @@ class _HadamardLayer(SwappedLayer):
     def detach(self) -> None:
         del self._options, self._script_options
         super().detach()
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, scheme={self.scheme.summary()}"
 
     def _seed(self, input: Tensor) -> int | None:
         if self.scheme.stochastic and can_have_gradient(input, self.weight, self.bias):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -33,7 +33,24 @@ class SwappedLayer:
     """
 
     float_class = nn.Module  # what `dequantize_` turns the layer back into
+    scheme_class = Scheme
     overridable = ("forward",)  # methods of the float class that this layer replaces
+    multiplies = True  # has a weight that multiplies an input; the first and last of these are a model's ends
+
+    def __init__(self, *arguments: Any, scheme: Scheme, **keywords: Any):
+        super().__init__(*arguments, **keywords)
+        kind = self.scheme_class.__name__
+        if not isinstance(scheme, self.scheme_class):
+            raise TypeError(f"{type(self).__name__}: expected scheme to be of class {kind}, got {scheme!r}")
+        reason = self.refusal(self, scheme)
+        if reason is not None:
+            raise ValueError(f"{type(self).__name__}: expected a layer that {kind} can take, got one where {reason}")
+        self.attach(scheme)
+
+    @classmethod
+    def wanted(cls, scheme: Scheme) -> bool:
+        """Whether the scheme swaps such layers at all."""
+        return True
 
     @classmethod
     def refusal(cls, module: nn.Module, scheme: Scheme) -> str | None:
@@ -48,6 +65,9 @@ class SwappedLayer:
         """Remove what `attach` stored; called before the class changes back."""
         del self.scheme
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scheme={self.scheme.summary()}"
+
     def paper_init(self) -> None:
         """Re-initialise the layer as the authors of the scheme did; most layers are left alone."""
 
@@ -56,7 +76,7 @@ def swaps(scheme_class: type[Scheme], float_class: type[nn.Module]) -> Callable[
     """Class decorator: the layer replaces `float_class` (and subclasses of it) under schemes of `scheme_class`."""
 
     def register(layer_class: Layer) -> Layer:
-        layer_class.float_class = float_class
+        layer_class.float_class, layer_class.scheme_class = float_class, scheme_class
         _LAYERS[scheme_class, float_class] = layer_class
         return layer_class
 
@@ -71,9 +91,11 @@ def unsupported(scheme_class: type[Scheme], *float_classes: type[nn.Module]) -> 
 def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: bool = False) -> nn.Module:
     """Swap the layers of `model` for those of `scheme`, in place, and return `model`.
 
-    Under `HDQT` every nn.Linear and nn.Conv2d (and subclasses) becomes a HadamardLinear or HadamardConv2d. Nothing
-    else changes: same module objects, Parameters, hooks, names, device and training flag, no new state_dict key.
-    A layer that already has an equal scheme is left as it is; one that has another is swapped again.
+    Every nn.Linear and nn.Conv2d (and subclasses) becomes the layer of the scheme; under `DoubleRounding` with
+    switch_norm also every nn.BatchNorm1d and nn.BatchNorm2d. Nothing else changes: same module objects, Parameters,
+    hooks, names, device and training flag. `HDQT` adds no state_dict key; `DoubleRounding` adds those of its steps and
+    of the lower widths' BatchNorms: make the optimiser afterwards. A layer that already has an equal scheme is left as
+    it is; one that has another is swapped again and starts anew, or becomes float where the new scheme leaves it out.
 
     skip: layers to leave as they are: a name or glob pattern, several of them, or a callable (name, module) -> bool.
         A pattern that matches a container covers everything in it. A module with several names is skipped if one of
@@ -83,7 +105,8 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
         make the optimiser afterwards) [HDQT 2.6].
 
     Raises, before anything is changed: TypeError for a wrong model, scheme or skip; ValueError naming all skip
-    patterns that match no module and all layers that the scheme cannot take, or if the model has no layer to swap.
+    patterns that match no module and all layers that the scheme cannot take, or if the model has no layer to swap
+    (with skip_ends: none between its first and its last).
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"quantize_: expected model to be an nn.Module, got {type(model).__name__}")
@@ -92,14 +115,17 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
     names = _names(model)
     skipped, unmatched = _skipped(names, skip)
     bypassed = {child: parent for parent in names for child in parent.children() if _bypasses_children(parent)}
-    plan: list[tuple[nn.Module, type[SwappedLayer]]] = []
+    ends = _ends(names, scheme)
+    plan: list[tuple[nn.Module, type[SwappedLayer] | None]] = []
     refused: list[str] = []
     candidates = 0
     for module, aliases in names.items():
-        layer_class = _layer_class(scheme, module)
-        if layer_class is None and not isinstance(module, _UNSUPPORTED.get(type(scheme), ())):
+        layer_class = None if module in ends else _layer_class(scheme, module)
+        if layer_class is None and (module in ends or not _is_unsupported(scheme, module)):
+            if isinstance(module, SwappedLayer) and module not in skipped:
+                plan.append((module, None))
             continue
-        candidates += 1
+        candidates += layer_class is None or layer_class.multiplies
         if module in skipped or (isinstance(module, SwappedLayer) and module.scheme == scheme):
             continue
         reason = _refusal(layer_class, module, scheme, bypassed.get(module))
@@ -109,13 +135,17 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
             refused.append(f"{aliases[0]!r} ({reason})" if aliases[0] else f"the model itself ({reason})")
     _raise_problems(scheme, unmatched, refused)
     if candidates == 0:
-        raise ValueError(f"quantize_: expected model to hold a layer that {type(scheme).__name__} swaps, got none")
+        reason = " (the first and the last stay in float32)" if ends else ""
+        raise ValueError(
+            f"quantize_: expected model to hold a layer that {type(scheme).__name__} swaps, got none{reason}"
+        )
     for module, layer_class in plan:
         _restore(module)
-        module.__class__ = _subclass_for(layer_class, type(module))
-        module.attach(scheme)
-        if paper_init:
-            module.paper_init()
+        if layer_class is not None:
+            module.__class__ = _subclass_for(layer_class, type(module))
+            module.attach(scheme)
+            if paper_init:
+                module.paper_init()
     return model
 
 
@@ -140,11 +170,13 @@ def dequantize_(model: nn.Module) -> nn.Module:
 
 
 def _names(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """All names of every module; a module that is used in several places comes once."""
+    """All names of every module but the parts of swapped layers; a module used in several places comes once."""
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
-    return names
+    swapped = [module for module in names if isinstance(module, SwappedLayer)]
+    parts = {part for module in swapped for part in module.modules()} - set(swapped)
+    return {module: aliases for module, aliases in names.items() if module not in parts}
 
 
 def _with_containers(name: str) -> Iterator[str]:
@@ -174,7 +206,20 @@ def _skipped(names: dict[nn.Module, list[str]], skip: Skip) -> tuple[set[nn.Modu
 def _layer_class(scheme: Scheme, module: nn.Module) -> type[SwappedLayer] | None:
     """The registered layer for the nearest base class of `module`."""
     found = (_LAYERS.get((type(scheme), base)) for base in type(module).__mro__)
-    return next((layer_class for layer_class in found if layer_class is not None), None)
+    return next((kind for kind in found if kind is not None and kind.wanted(scheme)), None)
+
+
+def _is_unsupported(scheme: Scheme, module: nn.Module) -> bool:
+    return isinstance(module, _UNSUPPORTED.get(type(scheme), ()))
+
+
+def _ends(names: dict[nn.Module, list[str]], scheme: Scheme) -> set[nn.Module]:
+    """The first and the last layer that multiplies, in the order of definition, if the scheme leaves them out."""
+    if not getattr(scheme, "skip_ends", False):
+        return set()
+    kinds = {module: _layer_class(scheme, module) for module in names}
+    layers = [m for m, kind in kinds.items() if (kind is not None and kind.multiplies) or _is_unsupported(scheme, m)]
+    return {*layers[:1], *layers[-1:]}
 
 
 def _bypasses_children(parent: nn.Module) -> bool:
@@ -207,6 +252,8 @@ def _refusal(
         if replaced or method in module.__dict__:
             return f"it has its own {method}"
     weight = module.weight
+    if weight is None:  # a BatchNorm without parameters
+        return layer_class.refusal(module, scheme)
     if weight.device.type not in ("cpu", "meta"):
         return f"its weight is on {weight.device}, expected the CPU"
     if not weight.is_floating_point():

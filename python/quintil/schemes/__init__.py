@@ -1,6 +1,7 @@
 """Quantisation schemes: frozen dataclasses that say how a model is quantised and hold no tensor."""
 
 from .base import Scheme
+from .double_rounding import DoubleRounding
 from .hdqt import HDQT
 
-__all__ = ["HDQT", "Scheme"]
+__all__ = ["HDQT", "DoubleRounding", "Scheme"]
