@@ -49,11 +49,18 @@ def test_files_and_scripts_exist():
 def test_options_exist():
     import argparse
 
+    from quintil.cli import search_widths, train_widths
     from quintil.continual.arguments import add_arguments
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    known = {option for action in parser._actions for option in action.option_strings}
-    lines = [line for line in README.splitlines() if "scripts/train_" in line]
-    used = {option for line in lines for option in re.findall(r"(--\w+)", line)}
-    assert used and used <= known | {"--smoke", "--preset"}
+    parser.add_argument("--smoke", "--preset")
+    own = {"train_double_rounding": train_widths.parser(), "search_bits": search_widths.parser()}
+    checked = 0
+    for line in README.splitlines():
+        for name in re.findall(r"scripts/(train_\w+|search_bits)\.py", line):
+            known = {option for action in own.get(name, parser)._actions for option in action.option_strings}
+            used = set(re.findall(r"(--\w+)", line))
+            assert used - {"--help"} <= known, line
+            checked += len(used)
+    assert checked > 10

@@ -1,0 +1,113 @@
+"""What a training run over widths is: its options, checked once, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quintil import data
+from quintil.bits import SwitchConfig
+from quintil.data import PhotoBatches, TensorBatches
+from quintil.models import mobilenet_v2, preact_resnet18, preact_resnet20, preact_resnet50
+from quintil.schemes import DoubleRounding
+
+MODELS = {
+    "resnet20": preact_resnet20,
+    "resnet18": preact_resnet18,
+    "resnet50": preact_resnet50,
+    "mobilenet_v2": mobilenet_v2,
+}
+STAGES = ("float", "multi", "mixed")
+_NO_RESULT = ("data_root", "workers", "threads", "results_dir", "exp_name", "start")
+
+
+@dataclass(frozen=True)
+class WidthRun:
+    """One training run.
+
+    dataset: of `quintil.data.load`, or "photos:DIR" for ImageNet's folders. model: one of MODELS.
+    stage: 'float' trains in float32; 'multi' all layers at one width after the other; 'mixed' a super-net.
+    method: a name of `quintil.bits.BASELINES`. scheme, training: what `baseline` made of them.
+    start: checkpoint of an earlier stage whose values the run starts from.
+    image_size: of photographs. limit_batches: batches per epoch and of the test, 0 = all.
+    trace_images, trace_draws: of the traces that a float stage leaves behind; 0 images = none.
+    """
+
+    dataset: str = "cifar100"
+    model: str = "resnet20"
+    stage: str = "multi"
+    method: str = "double_rounding"
+    scheme: DoubleRounding = DoubleRounding()
+    training: SwitchConfig = SwitchConfig()
+    batch_size: int = 256
+    seed: int = 0
+    image_size: int = 224
+    limit_batches: int = 0
+    trace_images: int = 1024
+    trace_draws: int = 30
+    start: str | None = None
+    data_root: str | None = None
+    workers: int = 0
+    threads: int | None = None
+    results_dir: str = "runs"
+    exp_name: str = "widths"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("model", tuple(MODELS)), ("stage", STAGES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"WidthRun: expected {name} to be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+
+    @property
+    def folder(self) -> Path:
+        """<results_dir>/<exp_name>/<data>_<model>_<stage>[_<method>_w<widths>]/seed<k>."""
+        name = f"{self.dataset}_{self.model}_{self.stage}"
+        if self.stage != "float":
+            name += f"_{self.method}_w{''.join(map(str, self.scheme.bits))}"
+        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+        return Path(self.results_dir) / self.exp_name / name / f"seed{self.seed}"
+
+    def resolved(self) -> dict[str, Any]:
+        """The options that decide a result, as JSON values."""
+        plain = dataclasses.asdict(dataclasses.replace(self, scheme=DoubleRounding()))
+        scheme = None if self.stage == "float" else self.scheme.to_dict()
+        kept = {name: value for name, value in plain.items() if name not in _NO_RESULT}
+        return {**kept, "scheme": scheme}
+
+    @classmethod
+    def from_resolved(cls, values: dict[str, Any], **paths: Any) -> WidthRun:
+        """The run of a checkpoint; `paths`: data_root and what else does not decide a result."""
+        scheme = DoubleRounding() if values["scheme"] is None else DoubleRounding.from_dict(values["scheme"])
+        return cls(**{**values, "scheme": scheme, "training": SwitchConfig(**values["training"]), **paths})
+
+
+def make_batches(run: WidthRun) -> TensorBatches | PhotoBatches:
+    """The data of a run; ValueError where they are no images or do not fit."""
+    if run.dataset.startswith("photos:"):
+        folder = run.dataset.removeprefix("photos:")
+        options = {"size": run.image_size, "workers": run.workers, "limit": run.limit_batches}
+        return PhotoBatches(folder, run.batch_size, **options)
+    loaded = data.load(run.dataset, run.data_root, seed=run.seed)
+    shape = (1, 8, 8) if run.dataset == "digits" else None
+    batches = TensorBatches(loaded, run.batch_size, shape=shape, limit=run.limit_batches)
+    if len(batches.sample_shape) != 3:
+        raise ValueError(
+            f"make_batches: expected images [channels, height, width], got samples {list(batches.sample_shape)} "
+            f"(data set {run.dataset})"
+        )
+    return batches
+
+
+def make_model(run: WidthRun, classes: int, channels: int) -> nn.Module:
+    """The float network of a run, its values drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):  # layers first initialise themselves from the default generator
+        torch.manual_seed(run.seed)
+        generator = torch.Generator().manual_seed(run.seed)
+        net = MODELS[run.model](classes, in_channels=channels, generator=generator)
+    return net.to(memory_format=torch.channels_last)
