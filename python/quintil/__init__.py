@@ -2,10 +2,9 @@
 
 from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_isas
 
-from . import functional, nn  # after _library: they bind the ops  # isort: skip
-from .bits import set_bits
+from . import bits, functional, nn  # after _library: they bind the ops  # isort: skip
 from .functional import set_checked
-from .nn import dequantize_, quantize_
+from .nn import dequantize_, quantize_, set_bits
 from .schemes import HDQT, DoubleRounding
 
 __version__ = _bindings.build_flags()["version"]
@@ -15,6 +14,7 @@ __all__ = [
     "DoubleRounding",
     "__version__",
     "active_isa",
+    "bits",
     "cmake_prefix_path",
     "dequantize_",
     "functional",

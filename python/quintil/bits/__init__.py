@@ -1,5 +1,7 @@
 """Tools of Double Rounding: widths set at run time, drawn, or found exactly under budgets."""
 
+from quintil.nn.widths import get_bits, set_bits
+
 from .allocate import Allocation, allocate
 from .baselines import BASELINES, baseline
 from .budgets import Budget, mac_bits, model_bytes, table
@@ -10,7 +12,6 @@ from .multi_lr import MultiLR, parameter_groups, step_gradient_size, width_facto
 from .pool import candidate_pool, pareto_front
 from .recalibrate import recalibrate
 from .roulette import HASB, Roulette, sensitive_layers
-from .set_bits import get_bits, set_bits
 from .train import SwitchConfig, WidthTrainer, evaluate
 
 __all__ = [

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quintil.nn.widths import get_bits, set_bits
+
 from .distill import UPDATES, SelfDistillation, soft_cross_entropy
 from .multi_lr import LR_MODES, LR_SCOPES, MultiLR, parameter_groups
 from .roulette import HASB, Roulette
-from .set_bits import get_bits, set_bits
 
 _CHOICES = {
     "update": ("joint", "conventional"),

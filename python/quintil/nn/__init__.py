@@ -7,6 +7,7 @@ from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
 from .quantizers import keep_steps_positive
 from .saturation import saturation
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
+from .widths import get_bits, set_bits
 
 __all__ = [
     "DoubleRoundingConv2d",
@@ -18,9 +19,11 @@ __all__ = [
     "SwitchableBatchNorm2d",
     "dequantize_",
     "fuse_",
+    "get_bits",
     "keep_steps_positive",
     "quantize_",
     "saturation",
+    "set_bits",
     "swaps",
     "transitional_",
     "unfuse_",

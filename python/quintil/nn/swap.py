@@ -8,84 +8,28 @@ registry that the modules of the schemes fill with `@swaps`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from quintil.nn.registry import (
+    SwappedLayer,
+    find_layer_class,
+    is_own_class,
+    is_unsupported,
+    restore,
+    swap_one,
+    swaps,
+    unsupported,
+)
 from quintil.schemes import Scheme
 
+__all__ = ["SwappedLayer", "dequantize_", "quantize_", "swaps", "unsupported"]
+
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
-Layer = TypeVar("Layer", bound="type[SwappedLayer]")
-
-_LAYERS: dict[tuple[type[Scheme], type[nn.Module]], type[SwappedLayer]] = {}
-_UNSUPPORTED: dict[type[Scheme], tuple[type[nn.Module], ...]] = {}
-
-
-class SwappedLayer:
-    """Base of all layers that a swap makes; a concrete layer derives from it and from the float class it replaces.
-
-    Attributes are deliberately not annotated here: TorchScript would read the annotations as those of the module.
-    """
-
-    float_class = nn.Module  # what `dequantize_` turns the layer back into
-    scheme_class = Scheme
-    overridable = ("forward",)  # methods of the float class that this layer replaces
-    multiplies = True  # has a weight that multiplies an input; the first and last of these are a model's ends
-
-    def __init__(self, *arguments: Any, scheme: Scheme, **keywords: Any):
-        super().__init__(*arguments, **keywords)
-        kind = self.scheme_class.__name__
-        if not isinstance(scheme, self.scheme_class):
-            raise TypeError(f"{type(self).__name__}: expected scheme to be of class {kind}, got {scheme!r}")
-        reason = self.refusal(self, scheme)
-        if reason is not None:
-            raise ValueError(f"{type(self).__name__}: expected a layer that {kind} can take, got one where {reason}")
-        self.attach(scheme)
-
-    @classmethod
-    def wanted(cls, scheme: Scheme) -> bool:
-        """Whether the scheme swaps such layers at all."""
-        return True
-
-    @classmethod
-    def refusal(cls, module: nn.Module, scheme: Scheme) -> str | None:
-        """Why this class cannot take the place of `module` under `scheme`, or None."""
-        return None
-
-    def attach(self, scheme: Scheme) -> None:
-        """Store what the forward needs; called once the class has changed."""
-        self.scheme = scheme
-
-    def detach(self) -> None:
-        """Remove what `attach` stored; called before the class changes back."""
-        del self.scheme
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, scheme={self.scheme.summary()}"
-
-    def paper_init(self) -> None:
-        """Re-initialise the layer as the authors of the scheme did; most layers are left alone."""
-
-
-def swaps(scheme_class: type[Scheme], float_class: type[nn.Module]) -> Callable[[Layer], Layer]:
-    """Class decorator: the layer replaces `float_class` (and subclasses of it) under schemes of `scheme_class`."""
-
-    def register(layer_class: Layer) -> Layer:
-        layer_class.float_class, layer_class.scheme_class = float_class, scheme_class
-        _LAYERS[scheme_class, float_class] = layer_class
-        return layer_class
-
-    return register
-
-
-def unsupported(scheme_class: type[Scheme], *float_classes: type[nn.Module]) -> None:
-    """Declare layers that multiply, which the scheme has no version of: `quantize_` refuses them unless skipped."""
-    _UNSUPPORTED[scheme_class] = float_classes
 
 
 def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: bool = False) -> nn.Module:
@@ -120,8 +64,8 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
     refused: list[str] = []
     candidates = 0
     for module, aliases in names.items():
-        layer_class = None if module in ends else _layer_class(scheme, module)
-        if layer_class is None and (module in ends or not _is_unsupported(scheme, module)):
+        layer_class = None if module in ends else find_layer_class(scheme, module)
+        if layer_class is None and (module in ends or not is_unsupported(scheme, module)):
             if isinstance(module, SwappedLayer) and module not in skipped:
                 plan.append((module, None))
             continue
@@ -140,10 +84,9 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
             f"quantize_: expected model to hold a layer that {type(scheme).__name__} swaps, got none{reason}"
         )
     for module, layer_class in plan:
-        _restore(module)
+        restore(module)
         if layer_class is not None:
-            module.__class__ = _subclass_for(layer_class, type(module))
-            module.attach(scheme)
+            swap_one(module, layer_class, scheme)
             if paper_init:
                 module.paper_init()
     return model
@@ -158,14 +101,14 @@ def dequantize_(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"dequantize_: expected model to be an nn.Module, got {type(model).__name__}")
     swapped = {module: names for module, names in _names(model).items() if isinstance(module, SwappedLayer)}
-    changed = [repr(names[0]) for module, names in swapped.items() if not _is_own_class(type(module))]
+    changed = [repr(names[0]) for module, names in swapped.items() if not is_own_class(type(module))]
     if changed:
         raise ValueError(
             f"dequantize_: expected layers as quantize_ left them, got another class for {', '.join(changed)} "
             "(remove parametrizations that were registered after the swap first)"
         )
     for module in swapped:
-        _restore(module)
+        restore(module)
     return model
 
 
@@ -203,22 +146,12 @@ def _skipped(names: dict[nn.Module, list[str]], skip: Skip) -> tuple[set[nn.Modu
     return skipped, [pattern for pattern in patterns if pattern not in used]
 
 
-def _layer_class(scheme: Scheme, module: nn.Module) -> type[SwappedLayer] | None:
-    """The registered layer for the nearest base class of `module`."""
-    found = (_LAYERS.get((type(scheme), base)) for base in type(module).__mro__)
-    return next((kind for kind in found if kind is not None and kind.wanted(scheme)), None)
-
-
-def _is_unsupported(scheme: Scheme, module: nn.Module) -> bool:
-    return isinstance(module, _UNSUPPORTED.get(type(scheme), ()))
-
-
 def _ends(names: dict[nn.Module, list[str]], scheme: Scheme) -> set[nn.Module]:
     """The first and the last layer that multiplies, in the order of definition, if the scheme leaves them out."""
     if not getattr(scheme, "skip_ends", False):
         return set()
-    kinds = {module: _layer_class(scheme, module) for module in names}
-    layers = [m for m, kind in kinds.items() if (kind is not None and kind.multiplies) or _is_unsupported(scheme, m)]
+    kinds = {module: find_layer_class(scheme, module) for module in names}
+    layers = [m for m, kind in kinds.items() if (kind is not None and kind.multiplies) or is_unsupported(scheme, m)]
     return {*layers[:1], *layers[-1:]}
 
 
@@ -240,7 +173,7 @@ def _refusal(
     if bypassing is not None:
         return f"{type(bypassing).__name__} may read its weight without calling it"
     if isinstance(module, SwappedLayer):
-        if not _is_own_class(type(module)):
+        if not is_own_class(type(module)):
             return "it was parametrized after an earlier swap"
         float_class = type(module).float_class
     else:
@@ -272,39 +205,3 @@ def _raise_problems(scheme: Scheme, unmatched: list[str], refused: list[str]) ->
         )
     if problems:
         raise ValueError("quantize_: " + "; ".join(problems))
-
-
-@functools.cache
-def _subclass_for(layer_class: type[SwappedLayer], float_class: type[nn.Module]) -> type[SwappedLayer]:
-    """`layer_class` itself for the class it was written for, else one class per user subclass."""
-    if float_class is layer_class.float_class:
-        return layer_class
-    own = {
-        "float_class": float_class,
-        "__module__": float_class.__module__,
-        "__doc__": layer_class.__doc__,
-        "__reduce_ex__": _reduce_by_bases,
-    }
-    return type(f"{layer_class.__name__}Of{float_class.__name__}", (layer_class, float_class), own)
-
-
-def _reduce_by_bases(module: SwappedLayer, protocol: int) -> tuple:
-    """Pickle and copy a layer of a class from `_subclass_for`, which has no name that it could be found by."""
-    state = object.__reduce_ex__(module, max(protocol, 2))[2:]
-    return (_new_by_bases, type(module).__bases__, *state)
-
-
-def _new_by_bases(layer_class: type[SwappedLayer], float_class: type[nn.Module]) -> SwappedLayer:
-    kind = _subclass_for(layer_class, float_class)
-    return kind.__new__(kind)
-
-
-def _is_own_class(cls: type) -> bool:
-    """Whether `cls` came from the registry or `_subclass_for`, and not from something that derived from it since."""
-    return "float_class" in cls.__dict__
-
-
-def _restore(module: nn.Module) -> None:
-    if isinstance(module, SwappedLayer):
-        module.detach()
-        module.__class__ = type(module).float_class
