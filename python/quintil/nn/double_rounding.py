@@ -1,7 +1,9 @@
 """nn.Linear and nn.Conv2d whose weight and input take one of several widths, chosen at run time [DR 2.1-2.4].
 
-In training, and wherever a gradient can flow, the forward is the float32 product of values on the grids of the current
-width. `set_bits` moves no data: the next forward rounds the weight to the new width and takes that width's input step.
+In training, and wherever gradients are enabled, the forward is the float32 product of values on the grids of the
+current width. In evaluation mode under `torch.no_grad` it multiplies integers: codes of the input, and the stored
+integers of the weight rounded to the width, kept until weight, step, width or mode change. Both multiply the same
+integers. `set_bits` moves no data: the next forward rounds to the new width and takes that width's input step.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quintil.nn.geometry import even_padding
 from quintil.nn.quantizers import InputQuantizer, WeightQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import DoubleRounding
+
+_DEEPEST_SUM = 65_793  # products of 8-bit codes that surely fit int32
 
 
 class _DoubleRoundingLayer(SwappedLayer):
@@ -22,6 +27,8 @@ class _DoubleRoundingLayer(SwappedLayer):
         super().attach(scheme)
         self.widths = list(scheme.bits)
         self.bits = scheme.highest
+        self.integers = self.has_integers(scheme)
+        self._kept = KeptCodes()
         device = self.weight.device
         channels = self.weight.size(0) if scheme.per_channel else None
         stored = scheme.bits[:1] if scheme.shared_step else scheme.bits
@@ -33,8 +40,25 @@ class _DoubleRoundingLayer(SwappedLayer):
         )
 
     def detach(self) -> None:
-        del self.weight_quantizers, self.input_quantizers, self.widths, self.bits
+        del (
+            self.weight_quantizers,
+            self.input_quantizers,
+            self.widths,
+            self.bits,
+            self.integers,
+            self._kept,
+        )
         super().detach()
+
+    @torch.jit.unused
+    def has_integers(self, scheme: DoubleRounding) -> bool:
+        """Whether evaluation multiplies integers: sums fit int32, and the weight is rounded as codes are."""
+        same_rounding = scheme.weight_source == "stored" or scheme.rounding == "half_even"
+        return same_rounding and self.weight[0].numel() <= _DEEPEST_SUM
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self._kept.clear()
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, bits={self.bits}"
@@ -45,6 +69,33 @@ class _DoubleRoundingLayer(SwappedLayer):
         if bits not in self.widths:
             raise ValueError(f"set_bits: expected bits to be one of {self.widths}, got {bits}")
         self.bits = bits
+
+    def uses_integers(self) -> bool:
+        """Whether the next forward multiplies integers. One bit has no codes of its own for inputs."""
+        return self.integers and self.bits > 1 and not self.training and not torch.is_grad_enabled()
+
+    def weight_codes(self) -> tuple[Tensor, Tensor]:
+        """int8 codes of the weight at the current width and their float32 step (0-dim or [O])."""
+        codes, step = self.weight, self.weight
+        for quantizer in self.weight_quantizers.values():
+            if len(self.weight_quantizers) == 1 or quantizer.bits == self.bits:
+                codes, step = quantizer.codes(self.weight, self.bits)
+        return codes, step
+
+    def kept_weight_codes(self) -> tuple[Tensor, Tensor]:
+        """`weight_codes`, computed again only where something changed; TorchScript computes them in every call."""
+        if torch.jit.is_scripting():
+            return self.weight_codes()
+        return self._kept.get(self)
+
+    def input_codes(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes of an input at the current width, their step, and their offset if the scheme has one."""
+        codes, step = input, input
+        offset: Tensor | None = None
+        for quantizer in self.input_quantizers.values():
+            if quantizer.bits == self.bits:
+                codes, step, offset = quantizer.codes(input), quantizer.step, quantizer.offset
+        return codes, step, offset
 
     def quantized_weight(self) -> Tensor:
         """The weight on the grid of the current width, float."""
@@ -63,6 +114,34 @@ class _DoubleRoundingLayer(SwappedLayer):
         return output
 
 
+class KeptCodes:
+    """Codes of one layer's weight and what they were made from. Copies and pickles of it are empty."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...] = ()
+        self._codes: tuple[Tensor, Tensor] | None = None
+
+    def __reduce__(self) -> tuple:
+        return KeptCodes, ()
+
+    def clear(self) -> None:
+        self._key, self._codes = (), None
+
+    def get(self, layer: _DoubleRoundingLayer) -> tuple[Tensor, Tensor]:
+        """The layer's codes; tensors made under inference_mode have no version, so nothing is kept of them."""
+        sources = [
+            layer.weight,
+            *layer.buffers(recurse=False),
+            *(quantizer.step for quantizer in layer.weight_quantizers.values()),
+        ]
+        if torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
+            return layer.weight_codes()
+        key = (layer.bits, *(number for t in sources for number in (t._version, t.data_ptr())))
+        if self._codes is None or key != self._key:
+            self._key, self._codes = key, layer.weight_codes()
+        return self._codes
+
+
 @swaps(DoubleRounding, nn.Linear)
 class DoubleRoundingLinear(_DoubleRoundingLayer, nn.Linear):
     """nn.Linear at several widths: float [..., in_features] -> [..., out_features].
@@ -72,7 +151,17 @@ class DoubleRoundingLinear(_DoubleRoundingLayer, nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.uses_integers():
+            return self._integer_forward(input)
         return F.linear(self.quantized_input(input), self.quantized_weight(), self.bias)
+
+    def _integer_forward(self, input: Tensor) -> Tensor:
+        weight, weight_step = self.kept_weight_codes()
+        codes, step, offset = self.input_codes(input)
+        output = torch.ops.quintil.int_linear(codes, step, weight, weight_step, self.bias)
+        if offset is not None:
+            output = output + offset * (weight.sum(1, dtype=torch.int32) * weight_step)
+        return output.to(input.dtype)
 
 
 @swaps(DoubleRounding, nn.Conv2d)
@@ -85,8 +174,38 @@ class DoubleRoundingConv2d(_DoubleRoundingLayer, nn.Conv2d):
 
     overridable = ("forward", "_conv_forward")
 
+    def attach(self, scheme: DoubleRounding) -> None:
+        super().attach(scheme)
+        self._pad = even_padding(self) or (0, 0)
+
+    def detach(self) -> None:
+        del self._pad
+        super().detach()
+
+    @torch.jit.unused
+    def has_integers(self, scheme: DoubleRounding) -> bool:
+        """As for linear layers; groups, other padding than zeros and padding of unequal sides stay in float32."""
+        plain = self.groups == 1 and self.padding_mode == "zeros" and even_padding(self) is not None
+        return plain and super().has_integers(scheme)
+
     def forward(self, input: Tensor) -> Tensor:
+        if self.uses_integers():
+            batch = input.unsqueeze(0) if input.dim() == 3 else input
+            output = self._integer_forward(batch)
+            return output.squeeze(0) if input.dim() == 3 else output
         return self._conv_forward(self.quantized_input(input), self.quantized_weight(), self.bias)
+
+    def _integer_forward(self, input: Tensor) -> Tensor:
+        weight, weight_step = self.kept_weight_codes()
+        codes, step, offset = self.input_codes(input)
+        output = torch.ops.quintil.int_conv2d(
+            codes, step, weight, weight_step, self.bias, self.stride, self._pad, self.dilation
+        )
+        if offset is not None:  # padding has none, so it depends on the place
+            values = weight * weight_step.reshape(-1, 1, 1, 1)
+            image = offset.expand(1, input.size(1), input.size(2), input.size(3))
+            output = output + F.conv2d(image, values, None, self.stride, self._pad, self.dilation)
+        return output.to(input.dtype)
 
 
 unsupported(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quintil.functional import can_have_gradient, draw_seed
+from quintil.nn.geometry import even_padding
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import HDQT
 
@@ -103,16 +104,13 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
             return f"groups={module.groups}"
         if module.padding_mode != "zeros":
             return f"padding_mode={module.padding_mode!r}"
-        if module.padding == "same" and any(d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size)):
+        if even_padding(module) is None:
             return f"padding='same' with kernel_size={module.kernel_size}, which pads one side more than the other"
         return None
 
     def attach(self, scheme: HDQT) -> None:
         super().attach(scheme)
-        if self.padding == "same":
-            self._pad = tuple(d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel_size))
-        else:
-            self._pad = (0, 0) if self.padding == "valid" else self.padding
+        self._pad = even_padding(self)
 
     def detach(self) -> None:
         del self._pad

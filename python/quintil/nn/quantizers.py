@@ -27,6 +27,13 @@ class StepQuantizer(nn.Module):
         self.step = nn.Parameter(torch.ones(step_size, device=device))
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool, device=device))
 
+    def check_ready(self, x: Tensor) -> None:
+        """`prepare` in Python; in TorchScript only the check, since a step does not start there."""
+        if not torch.jit.is_scripting():
+            self.prepare(x)
+        elif not bool(self.ready):
+            raise RuntimeError(self.not_ready())
+
     @torch.jit.unused
     def prepare(self, x: Tensor) -> None:
         """Start the step from x in the first training forward, and keep it positive later.
@@ -84,15 +91,21 @@ class WeightQuantizer(StepQuantizer):
         self.step.copy_(torch.maximum((mean - spread).abs(), (mean + spread).abs()) / 2 ** (self.bits - 1))
 
     def forward(self, weight: Tensor, bits: int) -> Tensor:
-        if not torch.jit.is_scripting():
-            self.prepare(weight)
-        elif not bool(self.ready):
-            raise RuntimeError(self.not_ready())
+        self.check_ready(weight)
         return torch.ops.quintil.double_round_quantize(
             weight, self.step, self.bits, bits, rounding=self.rounding, chain_pow2=self.chain_pow2,
             weight_source=self.weight_source, mask_on=self.mask_on, scale_residual=self.scale_residual,
             scale_grad_sum=self.scale_grad_sum,
         )  # fmt: skip
+
+    def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """int8 codes at `bits` bits and their float32 step; their product is `forward`."""
+        self.check_ready(weight)
+        step = self.step * float(1 << (self.bits - bits))
+        if self.weight_source == "float":
+            return torch.ops.quintil.quantize(weight, bits, signed=True, narrow=False, scale=step)[0], step
+        stored = torch.ops.quintil.quantize(weight, self.bits, signed=True, narrow=False, scale=self.step)[0]
+        return torch.ops.quintil.double_round(stored, self.bits, bits, rounding=self.rounding), step
 
 
 class InputQuantizer(StepQuantizer):
@@ -124,13 +137,19 @@ class InputQuantizer(StepQuantizer):
             self.step.copy_((largest - smallest) / (high - low))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            self.prepare(x)
-        elif not bool(self.ready):
-            raise RuntimeError(self.not_ready())
+        self.check_ready(x)
         return torch.ops.quintil.lsq_quantize(
             x, self.step, self.bits, signed=self.signed, offset=self.offset, mask_on=self.mask_on
         )
+
+    def codes(self, x: Tensor) -> Tensor:
+        """int8 or uint8 codes q; step * q + offset is `forward`. At least two bits."""
+        self.check_ready(x)
+        values = x
+        offset = self.offset
+        if offset is not None:
+            values = x.float() - offset
+        return torch.ops.quintil.quantize(values, self.bits, signed=self.signed, narrow=False, scale=self.step)[0]
 
 
 @torch.no_grad()

@@ -1,0 +1,15 @@
+"""What a convolution's padding is in numbers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def even_padding(conv: nn.Conv2d) -> tuple[int, ...] | None:
+    """Padding of each side by dimension; None where padding='same' pads one side more than the other."""
+    if conv.padding == "valid":
+        return (0, 0)
+    if conv.padding != "same":
+        return conv.padding
+    spans = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
+    return None if any(span % 2 for span in spans) else tuple(span // 2 for span in spans)
