@@ -1,6 +1,7 @@
 """Layers that compute on integers, and the swap that puts them into a float model."""
 
 from .double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
+from .fold import fold_norms_
 from .fuse import fuse_, unfuse_
 from .hdqt import HadamardConv2d, HadamardLinear
 from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
@@ -18,6 +19,7 @@ __all__ = [
     "SwitchableBatchNorm1d",
     "SwitchableBatchNorm2d",
     "dequantize_",
+    "fold_norms_",
     "fuse_",
     "get_bits",
     "keep_steps_positive",

@@ -29,6 +29,7 @@ class _DoubleRoundingLayer(SwappedLayer):
         self.bits = scheme.highest
         self.integers = self.has_integers(scheme)
         self._kept = KeptCodes()
+        self.register_buffer("output_gain", None)
         device = self.weight.device
         channels = self.weight.size(0) if scheme.per_channel else None
         stored = scheme.bits[:1] if scheme.shared_step else scheme.bits
@@ -40,7 +41,10 @@ class _DoubleRoundingLayer(SwappedLayer):
         )
 
     def detach(self) -> None:
+        if self.output_gain is not None:
+            self.weight.data.mul_(self.output_gain.reshape(-1, *[1] * (self.weight.dim() - 1)))
         del (
+            self.output_gain,
             self.weight_quantizers,
             self.input_quantizers,
             self.widths,
@@ -49,6 +53,18 @@ class _DoubleRoundingLayer(SwappedLayer):
             self._kept,
         )
         super().detach()
+
+    @torch.jit.unused
+    def fold(self, gain: Tensor, shift: Tensor) -> None:
+        """Multiply the outputs by `gain` and add `shift`, one value per output; the codes stay what they are.
+
+        What is folded in belongs to the current width, so the layer has no other from then on.
+        """
+        with torch.no_grad():
+            bias = shift if self.bias is None else self.bias * gain + shift
+            self.bias = nn.Parameter(bias.to(self.weight.dtype), requires_grad=False)
+            self.output_gain = gain if self.output_gain is None else self.output_gain * gain
+        self.widths = [self.bits]
 
     @torch.jit.unused
     def has_integers(self, scheme: DoubleRounding) -> bool:
@@ -75,11 +91,14 @@ class _DoubleRoundingLayer(SwappedLayer):
         return self.integers and self.bits > 1 and not self.training and not torch.is_grad_enabled()
 
     def weight_codes(self) -> tuple[Tensor, Tensor]:
-        """int8 codes of the weight at the current width and their float32 step (0-dim or [O])."""
+        """int8 codes of the weight at the current width and their float32 step (0-dim or [O]) with the gain."""
         codes, step = self.weight, self.weight
         for quantizer in self.weight_quantizers.values():
             if len(self.weight_quantizers) == 1 or quantizer.bits == self.bits:
                 codes, step = quantizer.codes(self.weight, self.bits)
+        gain = self.output_gain
+        if gain is not None:
+            step = step * gain
         return codes, step
 
     def kept_weight_codes(self) -> tuple[Tensor, Tensor]:
@@ -98,11 +117,14 @@ class _DoubleRoundingLayer(SwappedLayer):
         return codes, step, offset
 
     def quantized_weight(self) -> Tensor:
-        """The weight on the grid of the current width, float."""
+        """The weight on the grid of the current width, times the gain that was folded in, float."""
         weight = self.weight
         for quantizer in self.weight_quantizers.values():
             if len(self.weight_quantizers) == 1 or quantizer.bits == self.bits:
                 weight = quantizer(self.weight, self.bits)
+        gain = self.output_gain
+        if gain is not None:
+            weight = weight * gain.reshape([-1] + [1] * (weight.dim() - 1))
         return weight
 
     def quantized_input(self, input: Tensor) -> Tensor:
