@@ -4,7 +4,7 @@ from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_
 
 from . import bits, functional, nn  # after _library: they bind the ops  # isort: skip
 from .functional import set_checked
-from .nn import dequantize_, quantize_, set_bits
+from .nn import dequantize_, load_quantized, quantize_, save_quantized, set_bits
 from .schemes import HDQT, DoubleRounding
 
 __version__ = _bindings.build_flags()["version"]
@@ -18,9 +18,11 @@ __all__ = [
     "cmake_prefix_path",
     "dequantize_",
     "functional",
+    "load_quantized",
     "nn",
     "quantize_",
     "runnable_isas",
+    "save_quantized",
     "set_bits",
     "set_checked",
 ]

@@ -7,6 +7,7 @@ from .hdqt import HadamardConv2d, HadamardLinear
 from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
 from .quantizers import keep_steps_positive
 from .saturation import saturation
+from .storage import load_quantized, save_quantized
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
 from .widths import get_bits, set_bits
 
@@ -23,8 +24,10 @@ __all__ = [
     "fuse_",
     "get_bits",
     "keep_steps_positive",
+    "load_quantized",
     "quantize_",
     "saturation",
+    "save_quantized",
     "set_bits",
     "swaps",
     "transitional_",

@@ -8,6 +8,8 @@ integers. `set_bits` moves no data: the next forward rounds to the new width and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,6 +87,24 @@ class _DoubleRoundingLayer(SwappedLayer):
         if bits not in self.widths:
             raise ValueError(f"set_bits: expected bits to be one of {self.widths}, got {bits}")
         self.bits = bits
+
+    def pack(self) -> dict[str, Tensor]:
+        """The stored integers of the highest width; nothing where lower widths need the float weight.
+
+        RuntimeError before the first training forward.
+        """
+        if self.scheme.weight_source == "float" or not self.scheme.shared_step:
+            return {}
+        quantizer = self.weight_quantizers[str(self.scheme.highest)]
+        if not bool(quantizer.ready):
+            raise RuntimeError(quantizer.not_ready())
+        with torch.no_grad():
+            return {"codes": quantizer.codes(self.weight, quantizer.bits)[0]}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
+        step = self.weight_quantizers[str(self.scheme.highest)].step
+        with torch.no_grad():
+            self.weight.copy_(tensors["codes"] * step.reshape(-1, *[1] * (self.weight.dim() - 1)))
 
     def uses_integers(self) -> bool:
         """Whether the next forward multiplies integers. One bit has no codes of its own for inputs."""

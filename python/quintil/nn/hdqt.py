@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import quintil.functional as F
 from quintil.functional import can_have_gradient, draw_seed
 from quintil.nn.geometry import even_padding
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import HDQT
+
+_FAINT = 1e-3  # of a step: rounds to 0
 
 _linear = torch.ops.quintil.hadamard_linear.default
 _conv2d = torch.ops.quintil.hadamard_conv2d.default
@@ -41,6 +45,25 @@ class _HadamardLayer(SwappedLayer):
     def detach(self) -> None:
         del self._options, self._script_options
         super().detach()
+
+    def pack(self) -> dict[str, Tensor]:
+        """Codes and step of the forward, and the element of the largest size, from which the range follows [H1]."""
+        weight = self.weight.detach().float()
+        if weight.numel() == 0:
+            return {}
+        codes, step = F.quantize(weight, self.scheme.bits, range_fraction=self.scheme.range_fraction)
+        return {"codes": codes, "scale": step, "peak": weight.abs().max()}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
+        codes, peak = tensors["codes"], tensors["peak"]
+        weight = (codes * tensors["scale"]).flatten()
+        ends = codes.flatten().to(torch.int16).abs()
+        at = int(ends.argmax())
+        weight[at] = peak.copysign(weight[at])
+        if codes.dtype == torch.int8 and not bool((weight < 0).any()):  # signed codes need a negative element
+            weight[int(ends.argmin())] = -_FAINT * tensors["scale"]
+        with torch.no_grad():
+            self.weight.copy_(weight.reshape(codes.shape))
 
     def _seed(self, input: Tensor) -> int | None:
         if self.scheme.stochastic and can_have_gradient(input, self.weight, self.bias):

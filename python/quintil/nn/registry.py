@@ -7,10 +7,10 @@ derives from `SwappedLayer`. The modules of the schemes fill the table with `@sw
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from quintil.schemes import Scheme
 
@@ -61,6 +61,13 @@ class SwappedLayer:
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme.summary()}"
+
+    def pack(self) -> dict[str, Tensor]:
+        """Tensors that stand for the weight in a quantised file, by name; empty: the float weight is kept there."""
+        return {}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the weight from what `pack` returned: a float weight that has the same codes."""
 
     def paper_init(self) -> None:
         """Re-initialise the layer as the authors of the scheme did; most layers are left alone."""

@@ -8,7 +8,7 @@ registry that the modules of the schemes fill with `@swaps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -27,7 +27,7 @@ from quintil.nn.registry import (
 )
 from quintil.schemes import Scheme
 
-__all__ = ["SwappedLayer", "dequantize_", "quantize_", "swaps", "unsupported"]
+__all__ = ["SwappedLayer", "dequantize_", "quantize_", "swap_layers", "swaps", "unsupported"]
 
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -90,6 +90,34 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
             if paper_init:
                 module.paper_init()
     return model
+
+
+def swap_layers(model: nn.Module, schemes: Mapping[str, Scheme]) -> None:
+    """Swap exactly the named modules, each for its scheme, in place: those that have an equal one stay as they are, and
+    other swapped modules become float.
+
+    ValueError, before anything is changed, for a name that the model does not have or a module that cannot be taken.
+    """
+    names = {name: module for module, aliases in _names(model).items() for name in aliases}
+    plan = []
+    for name, scheme in schemes.items():
+        module = names.get(name)
+        if module is None:
+            raise ValueError(f"swap_layers: expected model to hold a module {name!r}, got none")
+        layer_class = find_layer_class(scheme, module)
+        reason = _refusal(layer_class, module, scheme, None)
+        if reason is not None:
+            raise ValueError(
+                f"swap_layers: expected {name!r} to be a layer that {scheme.summary()} takes, got {reason}"
+            )
+        if not (isinstance(module, SwappedLayer) and module.scheme == scheme):
+            plan.append((module, layer_class, scheme))
+    kept = {names[name] for name in schemes}
+    for module in set(names.values()) - kept:
+        restore(module)
+    for module, layer_class, scheme in plan:
+        restore(module)
+        swap_one(module, layer_class, scheme)
 
 
 def dequantize_(model: nn.Module) -> nn.Module:
