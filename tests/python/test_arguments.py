@@ -6,7 +6,7 @@ import argparse
 import re
 
 import pytest
-from quintil import HDQT
+from quintil import HDQT, DoubleRounding
 from quintil.continual import HDQT_SEEDS, PRESETS, RunConfig, preset, scheme_label
 from quintil.continual.arguments import add_arguments, config_from, metric_help, notes
 from quintil.metrics import FORMULAS
@@ -266,6 +266,8 @@ def test_labels_tell_schemes_apart():
     assert scheme_label(None) == "float32"
     assert scheme_label(HDQT()) == "hdqt_w4a4acc8"
     assert scheme_label(HDQT(8, 32)) == "hdqt_w8a8acc32"
+    assert scheme_label(DoubleRounding(bits=(2, 4))) == "double_rounding_w42"
+    assert scheme_label(DoubleRounding.paper()) == "double_rounding_w8642_paper"
     assert scheme_label(HDQT.paper()) == "hdqt_w4a4acc8_paper"
     assert scheme_label(HDQT.paper(bits=5, accumulator_bits=10)) == "hdqt_w5a5acc10_paper"
     odd = [HDQT(tile_size=16), HDQT(tile_size=8), HDQT(ste="raw"), HDQT(stochastic=())]

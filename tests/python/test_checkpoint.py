@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same, run_python, same_bits
-from quintil import HDQT
+from quintil import HDQT, DoubleRounding
 from quintil.continual import Learner, Observer, RunConfig, load_checkpoint, run
 from quintil.continual.checkpoint import digest, read_checkpoint, write_checkpoint
 from test_resume import IMAGES, result
@@ -43,6 +43,7 @@ VARIANTS = [
     dict(), dict(scheme=HDQT(), norm="batch", bias=True), dict(method="finetune", scheme=HDQT.paper()),
     dict(method="icarl_bce"), dict(exemplar_bits=4), dict(exemplar_selection="reservoir"), dict(skip=("head",), scheme=HDQT()),
     dict(**IMAGES, scheme=HDQT(), exemplar_selection="random"),
+    dict(scheme=DoubleRounding(skip_ends=False), norm="batch"),
 ]  # fmt: skip
 
 

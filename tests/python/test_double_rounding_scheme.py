@@ -49,7 +49,7 @@ EVERY_OTHER = dict(
 def test_fields_and_defaults():
     assert {f.name: f.default for f in dataclasses.fields(DoubleRounding)} == DEFAULTS
     assert list(DEFAULTS) == [f.name for f in dataclasses.fields(DoubleRounding)]
-    assert DoubleRounding().highest == 8 and DoubleRounding(bits=(2, 4, 3)).highest == 4
+    assert DoubleRounding().stored_bits == 8 and DoubleRounding(bits=(2, 4, 3)).stored_bits == 4 == HDQT().stored_bits
 
 
 def test_equal_however_it_is_spelled():

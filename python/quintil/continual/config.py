@@ -252,7 +252,7 @@ def _require_integers(name: str, values: Sequence[int]) -> None:
 
 
 def scheme_label(scheme: Scheme | None) -> str:
-    """Short name for folders, tables and curves: float32, hdqt_w4a4acc8, hdqt_w4a4acc8_paper.
+    """Short name for folders, tables and curves: float32, hdqt_w4a4acc8, hdqt_w4a4acc8_paper, double_rounding_w8642.
 
     A scheme that differs from the default and from the paper's in more than bits and accumulator ends in six digits
     of a hash of its fields, so that two settings never share a folder.
@@ -264,6 +264,8 @@ def scheme_label(scheme: Scheme | None) -> str:
     widths = {name: getattr(scheme, name) for name in ("bits", "accumulator_bits") if hasattr(scheme, name)}
     if len(widths) == 2:
         label += f"_w{scheme.bits}a{scheme.bits}acc{scheme.accumulator_bits}"
+    elif isinstance(widths.get("bits"), tuple):
+        label += f"_w{''.join(map(str, scheme.bits))}"
     if scheme == kind(**widths):
         return label
     paper = kind.paper() if hasattr(kind, "paper") else None

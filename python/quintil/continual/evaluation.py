@@ -56,7 +56,7 @@ def _memory_sizes(learner: Learner) -> dict:
     weights = [m.weight for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     in_weights = sum(w.numel() for w in weights)
     total = sum(t.numel() * t.element_size() for t in state)
-    bits = getattr(scheme, "bits", 32)
+    bits = 32 if scheme is None else scheme.stored_bits
     memory = learner.memory
     return {
         "model_bytes": total,

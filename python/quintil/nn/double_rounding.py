@@ -28,7 +28,7 @@ class _DoubleRoundingLayer(SwappedLayer):
     def attach(self, scheme: DoubleRounding) -> None:
         super().attach(scheme)
         self.widths = list(scheme.bits)
-        self.bits = scheme.highest
+        self.bits = scheme.stored_bits
         self.integers = self.has_integers(scheme)
         self._kept = KeptCodes()
         self.register_buffer("output_gain", None)
@@ -95,14 +95,14 @@ class _DoubleRoundingLayer(SwappedLayer):
         """
         if self.scheme.weight_source == "float" or not self.scheme.shared_step:
             return {}
-        quantizer = self.weight_quantizers[str(self.scheme.highest)]
+        quantizer = self.weight_quantizers[str(self.scheme.stored_bits)]
         if not bool(quantizer.ready):
             raise RuntimeError(quantizer.not_ready())
         with torch.no_grad():
             return {"codes": quantizer.codes(self.weight, quantizer.bits)[0]}
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
-        step = self.weight_quantizers[str(self.scheme.highest)].step
+        step = self.weight_quantizers[str(self.scheme.stored_bits)].step
         with torch.no_grad():
             self.weight.copy_(tensors["codes"] * step.reshape(-1, *[1] * (self.weight.dim() - 1)))
 

@@ -30,7 +30,7 @@ class _SwitchableNorm(SwappedLayer):
         super().attach(scheme)
         self.widths = list(scheme.bits)
         self.transitional = scheme.transitional_norm
-        self.own_key = str(scheme.highest)
+        self.own_key = str(scheme.stored_bits)
         self.key = self.own_key
         pairs = [(a, b) for a in scheme.bits for b in scheme.bits if a == b or scheme.transitional_norm]
         keys = [norm_key(*pair) for pair in pairs]

@@ -43,7 +43,7 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
         parts = layer.pack()
         if parts:
             codes = parts.pop("codes")
-            bits = _code_bits(layer)
+            bits = layer.scheme.stored_bits
             packed[name] = {"shape": list(codes.shape), "signed": codes.dtype == torch.int8, "bits": bits}
             del tensors[_joined(name, "weight")]
             tensors[_joined(name, "codes")] = pack_int4(codes.reshape(-1)) if bits <= 4 else codes
@@ -82,11 +82,6 @@ def load_quantized(model: nn.Module, path: str | Path, bits: int | Mapping[str, 
     if get_bits(model):
         set_bits(model, _highest(model) if bits is None else bits)
     return model.eval()
-
-
-def _code_bits(layer: SwappedLayer) -> int:
-    bits = layer.scheme.bits
-    return max(bits) if isinstance(bits, tuple) else bits
 
 
 def _joined(name: str, part: str) -> str:

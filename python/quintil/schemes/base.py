@@ -27,6 +27,12 @@ class Scheme:
         if "name" in cls.__dict__:
             Scheme._by_name[cls.name] = cls
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits of a weight's codes: `bits`, or the highest of several widths; 32 where a scheme has no such field."""
+        bits = getattr(self, "bits", 32)
+        return max(bits) if isinstance(bits, tuple) else bits
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, tuples as lists, and the scheme's name under "scheme"."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

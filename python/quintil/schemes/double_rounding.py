@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .base import Scheme
 
@@ -79,22 +79,6 @@ class DoubleRounding(Scheme):
         second optimiser step) is `quintil.bits.SwitchConfig.paper`.
         """
         return cls(bits=tuple(bits), scale_residual="single", scale_grad_sum="all")
-
-    @property
-    def highest(self) -> int:
-        """The width of the stored integers."""
-        return self.bits[0]
-
-    def weight_options(self) -> dict[str, Any]:
-        """Keyword arguments of `double_round_quantize`."""
-        return {
-            "rounding": self.rounding,
-            "chain_pow2": self.chain_pow2,
-            "weight_source": self.weight_source,
-            "mask_on": self.mask_on,
-            "scale_residual": self.scale_residual,
-            "scale_grad_sum": self.scale_grad_sum,
-        }
 
     def _check_bits(self) -> None:
         """Different widths in 1..8, stored descending; two values at least at the highest."""
