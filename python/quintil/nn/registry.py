@@ -138,3 +138,9 @@ def restore(module: nn.Module) -> None:
     if isinstance(module, SwappedLayer):
         module.detach()
         module.__class__ = type(module).float_class
+
+
+def with_containers(name: str) -> list[str]:
+    """'a.b.c' -> 'a', 'a.b', 'a.b.c': the names that a pattern for a module or what holds it may match."""
+    parts = name.split(".")
+    return [".".join(parts[: place + 1]) for place in range(len(parts))]

@@ -8,7 +8,7 @@ registry that the modules of the schemes fill with `@swaps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -24,6 +24,7 @@ from quintil.nn.registry import (
     swap_one,
     swaps,
     unsupported,
+    with_containers,
 )
 from quintil.schemes import Scheme
 
@@ -150,12 +151,6 @@ def _names(model: nn.Module) -> dict[nn.Module, list[str]]:
     return {module: aliases for module, aliases in names.items() if module not in parts}
 
 
-def _with_containers(name: str) -> Iterator[str]:
-    """'a.b.c' -> 'a', 'a.b', 'a.b.c'."""
-    parts = name.split(".")
-    return (".".join(parts[: i + 1]) for i in range(len(parts)))
-
-
 def _skipped(names: dict[nn.Module, list[str]], skip: Skip) -> tuple[set[nn.Module], list[str]]:
     """Modules to leave alone, and the patterns that match no module."""
     if callable(skip):
@@ -166,7 +161,7 @@ def _skipped(names: dict[nn.Module, list[str]], skip: Skip) -> tuple[set[nn.Modu
     skipped: set[nn.Module] = set()
     used: set[str] = set()
     for module, aliases in names.items():
-        for part in {part for name in aliases for part in _with_containers(name)}:
+        for part in {part for name in aliases for part in with_containers(name)}:
             matching = {pattern for pattern in patterns if fnmatchcase(part, pattern)}
             if matching:
                 skipped.add(module)

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from quintil.nn.registry import with_containers
+
 #: Parts of a name that mark a branch beside the main path; see `set_bits`.
 SIDE_BRANCHES = ("shortcut", "downsample")
 
@@ -17,10 +19,11 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
 
     bits: one width for all, or layer name or glob pattern -> width; a pattern that matches a container covers
         everything in it, and of several that match the last counts. Layers not named keep their width.
-    Nothing is moved or rounded here: the next forward rounds to the new widths. A BatchNorm per width takes the width
-    of the nearest layer defined before it (of the first layer after it, if there is none); a transitional one also
-    that of the layer before that. A layer in a module called "shortcut" or "downsample" stands beside the main path and
-    counts only for BatchNorms in there. Scripted models can be set too; `layer.set_bits(4)` sets a single layer.
+    Nothing is moved or rounded here: the next forward rounds to the new widths. They are no part of the state dict: a
+    model starts at its highest width. A BatchNorm per width takes the width of the nearest layer defined before it (of
+    the first layer after it, if there is none); a transitional one also that of the layer before that. A layer in a
+    module called "shortcut" or "downsample" stands beside the main path and counts only for BatchNorms in there.
+    Scripted models can be set too; `layer.set_bits(4)` sets a single layer.
 
     Raises, before anything is changed: ValueError for a width that the layer's scheme does not have or a model without
     such layers, KeyError with the nearest names for a name that matches no layer, TypeError for other types.
@@ -33,7 +36,7 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
     wanted = {name: layer.bits for name, layer in layers.items()}
     if isinstance(bits, Mapping):
         for pattern, width in bits.items():
-            matched = [name for name in layers if any(fnmatchcase(part, pattern) for part in _with_containers(name))]
+            matched = [name for name in layers if any(fnmatchcase(part, pattern) for part in with_containers(name))]
             if not matched:
                 near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.0)
                 raise KeyError(f"set_bits: expected names of layers, got {pattern!r} (nearest: {', '.join(near)})")
@@ -59,12 +62,6 @@ def get_bits(model: nn.Module) -> dict[str, int]:
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if hasattr(module, "input_quantizers")}
-
-
-def _with_containers(name: str) -> list[str]:
-    """'a.b.c' -> 'a', 'a.b', 'a.b.c'."""
-    parts = name.split(".")
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _set_norms(model: nn.Module) -> None:
