@@ -242,3 +242,27 @@ def test_smoke(tmp_path, monkeypatch, capsys):
     assert "plan  synthetic:cifar, resnet20, float" in shown and "plan  synthetic:cifar, resnet20, multi" in shown
     (found,) = (tmp_path / "runs" / "smoke_search").glob("*_multi_*_w842/seed0/search.json")
     assert f"results {found.relative_to(tmp_path)}" in shown
+
+
+def test_table_of_runs(stages):
+    """`scripts/reproduce/width_table.py` reads result files alone."""
+    folder = stages[0].parents[1]
+    assert search_widths.main([str(stages[2]), "--mean_bits", "3", "--no_pool"]) == 0
+    found = json.loads((stages[2] / "search.json").read_text())["candidates"][0]["accuracy"]
+    script = str(ROOT / "scripts" / "reproduce" / "width_table.py")
+    done = subprocess.run([sys.executable, script, str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
+    assert rows[0] == ["run", "seeds", "float32", "w4a4", "w2a2"]
+    accuracy = json.loads((stages[1] / "summary.json").read_text())["accuracy"]
+    assert [
+        "digits_resnet20_multi_double_rounding_w42",
+        "1",
+        "",
+        f"{accuracy['4']:.2f}",
+        f"{accuracy['2']:.2f}",
+    ] in rows
+    assert rows[-1] == ["digits_resnet20_mixed_double_rounding_w42/seed0", "3.000", f"{found:.2f}"]
+    (stages[2] / "search.json").unlink()
+    empty = subprocess.run([sys.executable, script, str(folder / "none")], capture_output=True, text=True, timeout=120)
+    assert empty.returncode == 1 and "expected finished runs" in empty.stderr
