@@ -61,6 +61,12 @@ def test_stages_leave_their_files(stages):
     assert config["scheme"]["transitional_norm"] and config["training"]["sampling"] == "hasb"
 
 
+def test_the_last_epoch_is_tested(tmp_path):
+    folder = train(tmp_path, "--stage", "float", "--epochs", "3", "--test_every", "2", "--trace_images", "0")
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert ["accuracy" in row for row in rows] == [False, True, True]
+
+
 def test_a_stage_starts_from_the_values_of_the_one_before(stages, tmp_path):
     state = read_state(stages[1])["state"]["model"]
     options = ["--stage", "mixed", "--start", str(stages[1]), "--lr", "0", "--epochs", "1"]

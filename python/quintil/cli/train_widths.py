@@ -79,6 +79,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--workers", type=int, default=0, help="processes that read photographs (default: 0)")
     group.add_argument("--image_size", type=int, default=224, help="of photographs (default: 224)")
     group.add_argument("--limit_batches", type=int, default=0, help="batches per epoch and test (default: all)")
+    group.add_argument("--test_every", type=int, default=1, help="epochs from one test to the next (default: 1)")
     group.add_argument("--results_dir", default="runs", help="default: runs")
     group.add_argument("--exp_name", default="widths", help="default: widths")
     group.add_argument("--force", action="store_true", help="train a run again that is there already")
@@ -122,7 +123,7 @@ def run_from(args: argparse.Namespace, seed: int) -> WidthRun:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     batch_size = args.batch_size if args.batch_size is not None else (256 if photos else 128)
     shared = ("dataset", "data_root", "model", "stage", "method", "start", "threads", "workers", "image_size",
-              "limit_batches", "results_dir", "exp_name", "trace_images", "trace_draws")  # fmt: skip
+              "limit_batches", "test_every", "results_dir", "exp_name", "trace_images", "trace_draws")  # fmt: skip
     return WidthRun(
         scheme=scheme,
         training=dataclasses.replace(training, **given),
@@ -171,7 +172,7 @@ def _train_one(run: WidthRun, force: bool) -> None:
 
         def told(row: dict) -> None:
             bar.update(row["epoch"] - bar.n)
-            text = "  ".join(f"w{width} {accuracy:.2f}" for width, accuracy in row["accuracy"].items())
+            text = "  ".join(f"w{width} {accuracy:.2f}" for width, accuracy in row.get("accuracy", {}).items())
             tqdm.write(f"epoch {row['epoch']:<4} loss {sum(row['loss'].values()) / len(row['loss']):.3f}  {text}")
 
         summary = train_widths(run, force=force, on_epoch=told)

@@ -35,6 +35,7 @@ class WidthRun:
     method: a name of `quintil.bits.BASELINES`. scheme, training: what `baseline` made of them.
     start: checkpoint of an earlier stage whose values the run starts from.
     image_size: of photographs. limit_batches: batches per epoch and of the test, 0 = all.
+    test_every: epochs from one test to the next; the last epoch is always tested.
     trace_images, trace_draws: of the traces that a float stage leaves behind; 0 images = none.
     """
 
@@ -48,6 +49,7 @@ class WidthRun:
     seed: int = 0
     image_size: int = 224
     limit_batches: int = 0
+    test_every: int = 1
     trace_images: int = 1024
     trace_draws: int = 30
     start: str | None = None
@@ -63,6 +65,8 @@ class WidthRun:
                 raise ValueError(
                     f"WidthRun: expected {name} to be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
                 )
+        if self.test_every < 1:
+            raise ValueError(f"WidthRun: expected test_every of at least 1, got {self.test_every}")
 
     @property
     def folder(self) -> Path:

@@ -1,6 +1,6 @@
 """Trains a network at several widths and leaves its folder; goes on after an interruption.
 
-config.json    options that decide the result          log.jsonl      a row per epoch: loss and accuracy by width
+config.json    options that decide the result          log.jsonl      a row per epoch: loss, and accuracy if tested, by width
 last.pt        checkpoint after every epoch            timing.jsonl   seconds per epoch
 traces.json    trace of the Hessian per layer          summary.json   accuracy by width; the run is finished
 """
@@ -52,7 +52,8 @@ def train_widths(run: WidthRun, *, force: bool = False, on_epoch: Callable[[Row]
             torch.manual_seed(stream_seed(run.seed, f"dropout{epoch}"))
             losses = trainer.train_epoch(_until(batches.train(generator), asked), epoch, generator)
             row = {"epoch": epoch + 1, "lr": run.training.rate(epoch), "loss": losses}
-            row["accuracy"] = _accuracies(trainer, batches)
+            if (epoch + 1) % run.test_every == 0 or epoch + 1 == run.training.epochs:
+                row["accuracy"] = _accuracies(trainer, batches)
             rows.append(row)
             _save(run, trainer, rows)
             with (folder / "timing.jsonl").open("a", encoding="utf-8") as file:
@@ -188,12 +189,13 @@ def _finish(run: WidthRun, model: nn.Module, batches: Any, rows: list[Row]) -> d
         sample = batches.sample(run.trace_images, generator)
         traces = hessian_trace(model, F.cross_entropy, sample, most_draws=run.trace_draws, generator=generator)
         write_atomic(run.folder / "traces.json", pretty(traces))
-    means = [sum(row["accuracy"].values()) / len(row["accuracy"]) for row in rows]
+    tested = [row for row in rows if "accuracy" in row]
+    means = [sum(row["accuracy"].values()) / len(row["accuracy"]) for row in tested]
     summary = {
-        "accuracy": rows[-1]["accuracy"],
+        "accuracy": tested[-1]["accuracy"],
         "mean_accuracy": means[-1],
         "best_mean_accuracy": max(means),
-        "best_epoch": rows[means.index(max(means))]["epoch"],
+        "best_epoch": tested[means.index(max(means))]["epoch"],
         "epochs": len(rows),
     }
     write_atomic(run.folder / "summary.json", pretty(summary))
