@@ -7,7 +7,7 @@ time over the other's: above 1, integers are faster. Switching: all weights of a
 against a copy of the stored int8 codes.
 
 examples
-  bench_widths.py --out widths.json                                 ResNet-20 at batch 64, ResNet-18 at 64x64; 1 thread and all
+  bench_widths.py --out widths.json                                 all rows, 1 thread and all
   bench_widths.py --rows resnet20_b64 --threads 2 --check           exit status 1 if a ratio misses its limit
   bench_widths.py --read widths.json                                tables of stored numbers
 """
