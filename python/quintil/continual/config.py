@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quintil.schemes import Scheme
+from quintil.schemes import DoubleRounding, Scheme
 
 from .exemplars import POLICIES, SELECTIONS
 from .samples import BITS
@@ -53,6 +53,8 @@ class RunConfig:
     finetune_epochs, finetune_lr_factor, noise_grad: eeil, epochs of the balanced phase and its rate as a share of
         lr; noise on the gradients.
     scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
+    bit_widths: after each task also test a copy of the net at these widths, e.g. (8, 6, 4, 2) (`continual.bit_widths`),
+        after width_epochs of training towards the net's logits. The net of the last task is kept in a file.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
     hdqt_rounding: forgetting_class_best rounded as in the HDQT authors' code.
@@ -124,6 +126,8 @@ class RunConfig:
     subjects_drop: tuple[int, ...] | None = None
     classes_drop: tuple[int, ...] | None = None
     download: bool = False
+    bit_widths: tuple[int, ...] = ()
+    width_epochs: int = 0
     eval_every: int = 0
     limit_batches: int = 0
     hdqt_rounding: bool = False
@@ -158,6 +162,8 @@ class RunConfig:
             raise ValueError(f"RunConfig: expected rs_ratio below 1, got {self.rs_ratio}")
         if self.bias and self.head == "cosine":
             raise ValueError("RunConfig: expected bias only with a linear head, got head cosine")
+        if self.bit_widths:
+            object.__setattr__(self, "bit_widths", DoubleRounding(bits=self.bit_widths).bits)
         _require_integers("seeds", self.seeds)
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
@@ -215,7 +221,7 @@ _NO_RESULT = (
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
     "batch_size": 1, "bic_epochs": 1, "in_dim": 1,
-    "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
+    "fc_hid_dim": 1, "fc_nr_hid": 0, "width_epochs": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
     "mr_nearest": 1, "finetune_epochs": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
