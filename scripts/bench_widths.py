@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Double Rounding's networks at work: inference on integers by width against float32, and the price of a switch.
 
-Inference: the float network in channels_last, the same with its BatchNorms folded, and the network of several widths, as
-it is after quintil.set_bits ("layers") and joined by quintil.nn.deploy. All take turns in one process. A ratio is
-float32's time over the other's: above 1, integers are faster. Switching: all weights of a network from the highest to a
-lower width, against a copy of the stored int8 codes.
+Inference: the float network in channels_last, the same with its BatchNorms folded, and the network of several widths,
+as it is after quintil.set_bits ("layers") and joined by quintil.nn.deploy. All take turns in one process. A ratio is
+float32's time over the other's: above 1, integers are faster. Switching: all weights of a network from the highest to
+a lower width, against a copy of the stored int8 codes.
 
 examples
   bench_widths.py --out widths.json                                 all rows, 1 thread and all
