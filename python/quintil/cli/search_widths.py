@@ -2,9 +2,9 @@
 
 RUN is the folder of a run of scripts/train_double_rounding.py, best of its stage mixed. How much each layer matters is
 read from traces.json in it, which the float stage made. The widths with the largest sum of trace x width are found by
-an integer program, for every average asked for and for their neighbours. Of these candidates, those are named that no other
-beats in average width and in accuracy on training images (--judge_images); they alone are tested, beside one width for
-all layers.
+an integer program, for every average asked for and for their neighbours. Of these candidates, those are named that no
+other beats in average width and in accuracy on training images (--judge_images); they alone are tested, beside one
+width for all layers.
 
   python scripts/search_bits.py RUN --mean_bits 3 4 5                       # three averages
   python scripts/search_bits.py RUN --sweep 4 8 0.05                        # the paper's sweep

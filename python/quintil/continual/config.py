@@ -221,8 +221,8 @@ _NO_RESULT = (
 _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
     "batch_size": 1, "bic_epochs": 1, "in_dim": 1,
-    "fc_hid_dim": 1, "fc_nr_hid": 0, "width_epochs": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
-    "mr_nearest": 1, "finetune_epochs": 0,
+    "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
+    "mr_nearest": 1, "finetune_epochs": 0, "width_epochs": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,

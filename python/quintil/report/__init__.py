@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 _WIDTHS = (
-    "A copy of the net after each task as layers of Double Rounding, at one width after the other; inputs and weights have "
-    "the same width, the first and the last layer are float32."
+    "A copy of the net after each task as layers of Double Rounding, at one width after the other; inputs and weights "
+    "have the same width, the first and the last layer are float32."
 )
 _TITLE = "Class-incremental runs"
 _LEGEND = (
