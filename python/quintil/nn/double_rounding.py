@@ -197,6 +197,8 @@ class KeptCodes:
         if key != self._key:
             self.clear()
             self._key, self._stored = key, layer.stored_codes()
+            if self._stored is not None and self._stored.dim() == 4:  # the order in which int_conv2d reads them
+                self._stored = self._stored.contiguous(memory_format=torch.channels_last)
         if self._codes is None or bits != self._bits:
             self._bits, self._codes = bits, self._switched(layer, bits)
         return self._codes
@@ -204,11 +206,11 @@ class KeptCodes:
     def _switched(self, layer: _DoubleRoundingLayer, bits: int) -> tuple[Tensor, Tensor]:
         if self._stored is None:
             return layer.weight_codes()
-        if bits not in self._steps:  # the first time at this width
-            codes, self._steps[bits] = layer.weight_codes()
-            return codes, self._steps[bits]
         scheme = layer.scheme
-        codes = self._codes[0]
+        if bits not in self._steps:
+            step = layer.weight_quantizers[str(scheme.stored_bits)].step_of(bits)
+            self._steps[bits] = step if layer.output_gain is None else step * layer.output_gain
+        codes = torch.empty_like(self._stored) if self._codes is None else self._codes[0]
         _double_round_out(self._stored, scheme.stored_bits, bits, rounding=scheme.rounding, out=codes)
         return codes, self._steps[bits]
 
