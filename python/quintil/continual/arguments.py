@@ -212,6 +212,7 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument("--results_dir", help="folder for all results (runs)")
     group.add_argument("--exp_name", "--prefix", "-p", help="experiment folder inside it")
     group.add_argument("--threads", type=int, help="torch threads")
+    _flag(group, "--fuse", help="convolution, BatchNorm, residual and ReLU in one op, for --quant hdqt: less memory")
     group.add_argument(
         "--bit_widths", nargs="+", action=_IntegerList, metavar="B",
         help="after each task also test a copy of the net at these widths, e.g. 8,6,4,2",
