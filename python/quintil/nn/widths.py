@@ -23,14 +23,15 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
     model starts at its highest width. A BatchNorm per width takes the width of the nearest layer defined before it (of
     the first layer after it, if there is none); a transitional one also that of the layer before that. A layer in a
     module called "shortcut" or "downsample" stands beside the main path and counts only for BatchNorms in there.
-    Scripted models can be set too; `layer.set_bits(4)` sets a single layer.
+    Scripted models can be set too, in C++ by `quintil::set_bits`; `quintil.nn.script` gives a scripted model a method
+    `set_bits`. `layer.set_bits(4)` sets a single layer.
 
     Raises, before anything is changed: ValueError for a width that the layer's scheme does not have or a model without
     such layers, KeyError with the nearest names for a name that matches no layer, TypeError for other types.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"set_bits: expected model to be an nn.Module, got {type(model).__name__}")
-    layers = _layers(model)
+    layers = switchable_layers(model)
     if not layers:
         raise ValueError("set_bits: expected model to hold layers of several widths, got none")
     wanted = {name: layer.bits for name, layer in layers.items()}
@@ -57,30 +58,42 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
 
 def get_bits(model: nn.Module) -> dict[str, int]:
     """layer -> width of all layers swapped under `DoubleRounding`, in the order of definition."""
-    return {name: layer.bits for name, layer in _layers(model).items()}
+    return {name: layer.bits for name, layer in switchable_layers(model).items()}
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
+def switchable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of several widths by name, scripted ones too."""
     return {name: module for name, module in model.named_modules() if hasattr(module, "input_quantizers")}
 
 
-def _set_norms(model: nn.Module) -> None:
-    """Tell every BatchNorm the widths before it; by duck typing, since scripted modules have lost their class."""
-    widths: dict[str, list[int]] = {}  # by branch, "" is the main path; newest last
-    waiting = []
+def norm_sources(model: nn.Module) -> dict[str, tuple[str, str | None]]:
+    """BatchNorm per width -> names of the layer before it and, if there is one, of the layer before that.
+
+    By duck typing, since scripted modules have lost their class. csrc/storage/set_bits.cpp does the same.
+    """
+    sources: dict[str, tuple[str, str | None]] = {}
+    passed: dict[str, list[str]] = {}  # layers by branch, "" is the main path; newest last
+    waiting: list[str] = []
     for name, module in model.named_modules():
         branch = _branch(name)
-        passed = widths.setdefault(branch, list(widths.get("", [])))
+        before = passed.setdefault(branch, list(passed.get("", [])))
         if hasattr(module, "input_quantizers"):
-            passed.append(module.bits)
-            for norm in waiting:
-                norm.set_bits(module.bits)
+            before.append(name)
+            sources.update((norm, (name, None)) for norm in waiting)
             waiting.clear()
         elif hasattr(module, "own_key"):
-            if passed:
-                module.set_bits(passed[-1], passed[-2] if len(passed) > 1 else 0)
+            if before:
+                sources[name] = (before[-1], before[-2] if len(before) > 1 else None)
             else:
-                waiting.append(module)
+                waiting.append(name)
+    return sources
+
+
+def _set_norms(model: nn.Module) -> None:
+    """Tell every BatchNorm the widths before it."""
+    modules = dict(model.named_modules())
+    for norm, (layer, before) in norm_sources(model).items():
+        modules[norm].set_bits(modules[layer].bits, 0 if before is None else modules[before].bits)
 
 
 def _branch(name: str) -> str:
