@@ -91,7 +91,8 @@ def load_quantized(model: nn.Module, path: str | Path, bits: int | Mapping[str, 
         model.get_submodule(name).unpack(tensors_of_layer)
     if manifest["bits"]:
         set_bits(model, manifest["bits"])
-        set_bits(model, {} if bits is None else bits)
+    if bits is not None:
+        set_bits(model, bits)
     return model.eval()
 
 
