@@ -82,7 +82,7 @@ Tensor unpacked_weight(TensorFile& file, const std::string& name, const Json& en
   const std::string stored = "weight_quantizers." + std::to_string(entry.at("bits").integer()) + ".step";
   const auto step = file.tensors.find(joined(name, stored));
   if (step == file.tensors.end()) throw std::invalid_argument("no step for the codes of '" + name + "'");
-  std::vector<int64_t> column(codes.dim(), 1);
+  std::vector<int64_t> column(std::max<int64_t>(codes.dim(), 1), 1);
   column[0] = -1;
   return codes * step->second.reshape(column);
 }
@@ -142,7 +142,8 @@ void load(Module& module, const std::string& path, const LayerBits& bits) {
   if (!start.empty()) set_bits(module, start);
   if (!bits.empty()) set_bits(module, bits);
   const at::NoGradGuard no_grad;
-  for (auto& [own, value] : pairs) own.copy_(value);
+  // Not copy_: of a module that was saved without values, all elements of a tensor are one number in memory.
+  for (auto& [own, value] : pairs) own.set_data(value.to(own.scalar_type()));
   module.eval();
 }
 

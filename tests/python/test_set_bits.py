@@ -182,6 +182,8 @@ def test_other_scripted_models():
     assert set(get_bits(scripted).values()) == {4, 8}
     with pytest.raises(ValueError, match="^script: expected model to hold layers of several widths, got none$"):
         quintil.nn.script(Net())
+    with pytest.raises(torch.jit.Error, match="4 bits: expected a training forward"), torch.no_grad():
+        quintil.nn.script(net, values=False).eval()(images())
     net.set_bits = 3
     with pytest.raises(ValueError, match="^script: expected model to have no attribute 'set_bits', got one$"):
         quintil.nn.script(net)

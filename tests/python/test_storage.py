@@ -82,6 +82,13 @@ def test_the_widths_of_a_loaded_model(tmp_path):
         assert same_bits(quintil.load_quantized(Net(), path, 4)(x), quintil.set_bits(model, 4)(x))
     with pytest.raises(ValueError, match="expected bits to be one of 8, 6, 4, 2, got 5"):
         quintil.load_quantized(Net(), path, 5)
+    with pytest.raises(ValueError, match="expected bits to be one of 8, 6, 4, 2, got 16"):
+        quintil.load_quantized(Net(), path, {"*": 4, "body": 16})
+    with pytest.raises(KeyError, match=r"expected names of layers, got 'body.q' \(nearest: body.b"):
+        quintil.load_quantized(Net(), path, {"body.q": 4})
+    quintil.save_quantized(trained(HDQT()), tmp_path / "hdqt")
+    with pytest.raises(ValueError, match="expected model to hold layers of several widths, got none"):
+        quintil.load_quantized(Net(), tmp_path / "hdqt", 4)
     loaded = quintil.load_quantized(Net(), path).train()
     loaded(x).sum().backward()  # goes on training
     assert loaded.body["a"].weight.grad is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import torch
@@ -10,16 +11,20 @@ from torch import nn
 from quintil.nn.widths import norm_sources, switchable_layers
 
 
-def script(model: nn.Module) -> torch.jit.ScriptModule:
+def script(model: nn.Module, *, values: bool = True) -> torch.jit.ScriptModule:
     """`torch.jit.script(model)` with a method `set_bits(bits: int)` that sets all layers, and BatchNorms per width.
 
     The method is saved with the module: in C++ `module.run_method("set_bits", 4)`. It refuses, before anything is
     changed, a width that a layer does not have. Widths per layer are for `quintil.set_bits`, in Python and C++.
+    values: False leaves all numbers of parameters and buffers out. Saved, it is the architecture alone, which
+        `quintil::load_quantized` in C++ fills from a file of `save_quantized`; until then it cannot run.
     ValueError for a model without layers of several widths or with a method `set_bits` of its own.
     """
     layers = switchable_layers(model)
     if not layers:
         raise ValueError("script: expected model to hold layers of several widths, got none")
+    if not values:
+        model = _without_values(model)
     if "" in layers:  # a single layer, which has the method
         return torch.jit.script(model)
     if hasattr(model, "set_bits"):
@@ -28,6 +33,14 @@ def script(model: nn.Module) -> torch.jit.ScriptModule:
     if not hasattr(scripted, "set_bits"):  # else an equal architecture was scripted before: the two share their class
         scripted.define(_method(list(layers), list(norm_sources(model))))
     return scripted
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy whose tensors are one zero each, expanded to their sizes; so every buffer `ready` says no."""
+    model = copy.deepcopy(model)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.new_zeros(()).expand(tensor.shape)
+    return model
 
 
 def _method(layers: list[str], norms: list[str]) -> str:
