@@ -63,18 +63,25 @@ TORCH_LIBRARY(quintil, m) {
       tags);
   m.def("double_round(Tensor codes, int from_bits, int to_bits, *, str rounding='half_even') -> Tensor", tags);
   m.def(
+      "double_round.out(Tensor codes, int from_bits, int to_bits, *, str rounding='half_even', Tensor(a!) out) -> "
+      "Tensor(a!)",
+      tags);
+  m.def(
       "double_round_quantize(Tensor x, Tensor scale, int from_bits, int to_bits, *, str rounding='half_even', "
       "bool chain_pow2=False, str weight_source='stored', str mask_on='scaled', str scale_residual='double', "
       "str scale_grad_sum='channel') -> Tensor",
       tags);
   m.def(
       "int_linear(Tensor x, Tensor x_scale, Tensor weight, Tensor weight_scale, Tensor? bias=None, *, int x_zero2=0, "
-      "int weight_zero2=0) -> Tensor",
+      "int weight_zero2=0, Tensor? residual=None, bool relu=False, Tensor? out_scale=None, int out_bits=8) -> Tensor",
       tags);
   m.def(
       "int_conv2d(Tensor x, Tensor x_scale, Tensor weight, Tensor weight_scale, Tensor? bias=None, SymInt[2] stride=1, "
-      "SymInt[2] padding=0, SymInt[2] dilation=1, *, int x_zero2=0, int weight_zero2=0) -> Tensor",
+      "SymInt[2] padding=0, SymInt[2] dilation=1, *, int x_zero2=0, int weight_zero2=0, Tensor? residual=None, "
+      "bool relu=False, Tensor? out_scale=None, int out_bits=8) -> Tensor",
       tags);
+  m.def("affine_quantize(Tensor x, Tensor gain, Tensor shift, Tensor scale, int bits, *, bool signed=False) -> Tensor",
+        tags);
 
   m.def(
       "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "

@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quintil import _library  # noqa: F401  (registers the ops)
 from quintil.nn.geometry import even_padding
 from quintil.nn.quantizers import InputQuantizer, WeightQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import DoubleRounding
+
+_double_round_out = torch.ops.quintil.double_round.out
 
 _DEEPEST_SUM = 65_793  # products of 8-bit codes that surely fit int32
 
@@ -101,13 +104,8 @@ class _DoubleRoundingLayer(SwappedLayer):
 
         RuntimeError before the first training forward.
         """
-        if self.scheme.weight_source == "float" or not self.scheme.shared_step:
-            return {}
-        quantizer = self.weight_quantizers[str(self.scheme.stored_bits)]
-        if not bool(quantizer.ready):
-            raise RuntimeError(quantizer.not_ready())
-        with torch.no_grad():
-            return {"codes": quantizer.codes(self.weight, quantizer.bits)[0]}
+        stored = self.stored_codes()
+        return {} if stored is None else {"codes": stored}
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
         step = self.weight_quantizers[str(self.scheme.stored_bits)].step
@@ -117,6 +115,17 @@ class _DoubleRoundingLayer(SwappedLayer):
     def uses_integers(self) -> bool:
         """Whether the next forward multiplies integers. One bit has no codes of its own for inputs."""
         return self.integers and self.bits > 1 and not self.training and not torch.is_grad_enabled()
+
+    @torch.jit.unused
+    def stored_codes(self) -> Tensor | None:
+        """int8 codes of the weight at the stored width; None where lower widths are not made from them."""
+        if self.scheme.weight_source == "float" or not self.scheme.shared_step:
+            return None
+        quantizer = self.weight_quantizers[str(self.scheme.stored_bits)]
+        if not bool(quantizer.ready):
+            raise RuntimeError(quantizer.not_ready())
+        with torch.no_grad():
+            return quantizer.stored_codes(self.weight)
 
     def weight_codes(self) -> tuple[Tensor, Tensor]:
         """int8 codes of the weight at the current width and their float32 step (0-dim or [O]) with the gain."""
@@ -165,31 +174,51 @@ class _DoubleRoundingLayer(SwappedLayer):
 
 
 class KeptCodes:
-    """Codes of one layer's weight and what they were made from. Copies and pickles of it are empty."""
+    """Codes of one layer's weight, at the stored and at the current width, and what they were made from.
+
+    A switch rounds integers to integers, in the same memory. Copies and pickles are empty.
+    """
 
     def __init__(self) -> None:
-        self._key: tuple[int, ...] = ()
-        self._codes: tuple[Tensor, Tensor] | None = None
+        self.clear()
 
     def __reduce__(self) -> tuple:
         return KeptCodes, ()
 
     def clear(self) -> None:
-        self._key, self._codes = (), None
+        self._key: tuple[int, ...] = ()
+        self._bits = 0
+        self._stored: Tensor | None = None
+        self._codes: tuple[Tensor, Tensor] | None = None
+        self._steps: dict[int, Tensor] = {}
 
     def get(self, layer: _DoubleRoundingLayer) -> tuple[Tensor, Tensor]:
         """The layer's codes; tensors made under inference_mode have no version, so nothing is kept of them."""
-        sources = [
-            layer.weight,
-            *layer.buffers(recurse=False),
-            *(quantizer.step for quantizer in layer.weight_quantizers.values()),
-        ]
+        gain = layer.output_gain
+        sources = [layer.weight, *(quantizer.step for quantizer in layer.weight_quantizers.values())]
+        if gain is not None:
+            sources.append(gain)
         if torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
             return layer.weight_codes()
-        key = (layer.bits, *(number for t in sources for number in (t._version, t.data_ptr())))
-        if self._codes is None or key != self._key:
-            self._key, self._codes = key, layer.weight_codes()
+        key = tuple(number for t in sources for number in (t._version, t.data_ptr()))
+        bits = layer.bits
+        if key != self._key:
+            self.clear()
+            self._key, self._stored = key, layer.stored_codes()
+        if self._codes is None or bits != self._bits:
+            self._bits, self._codes = bits, self._switched(layer, bits)
         return self._codes
+
+    def _switched(self, layer: _DoubleRoundingLayer, bits: int) -> tuple[Tensor, Tensor]:
+        if self._stored is None:
+            return layer.weight_codes()
+        if bits not in self._steps:  # the first time at this width
+            codes, self._steps[bits] = layer.weight_codes()
+            return codes, self._steps[bits]
+        scheme = layer.scheme
+        codes = self._codes[0]
+        _double_round_out(self._stored, scheme.stored_bits, bits, rounding=scheme.rounding, out=codes)
+        return codes, self._steps[bits]
 
 
 @swaps(DoubleRounding, nn.Linear)
@@ -226,10 +255,10 @@ class DoubleRoundingConv2d(_DoubleRoundingLayer, nn.Conv2d):
 
     def attach(self, scheme: DoubleRounding) -> None:
         super().attach(scheme)
-        self._pad = even_padding(self) or (0, 0)
+        self.even_padding = even_padding(self) or (0, 0)
 
     def detach(self) -> None:
-        del self._pad
+        del self.even_padding
         super().detach()
 
     @torch.jit.unused
@@ -249,12 +278,12 @@ class DoubleRoundingConv2d(_DoubleRoundingLayer, nn.Conv2d):
         weight, weight_step = self.kept_weight_codes()
         codes, step, offset = self.input_codes(input)
         output = torch.ops.quintil.int_conv2d(
-            codes, step, weight, weight_step, self.bias, self.stride, self._pad, self.dilation
+            codes, step, weight, weight_step, self.bias, self.stride, self.even_padding, self.dilation
         )
         if offset is not None:  # padding has none, so it depends on the place
             values = weight * weight_step.reshape(-1, 1, 1, 1)
             image = offset.expand(1, input.size(1), input.size(2), input.size(3))
-            output = output + F.conv2d(image, values, None, self.stride, self._pad, self.dilation)
+            output = output + F.conv2d(image, values, None, self.stride, self.even_padding, self.dilation)
         return output.to(input.dtype)
 
 

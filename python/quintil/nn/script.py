@@ -8,7 +8,7 @@ import json
 import torch
 from torch import nn
 
-from quintil.nn.widths import norm_sources, switchable_layers
+from quintil.nn.widths import switched_modules
 
 
 def script(model: nn.Module, *, values: bool = True) -> torch.jit.ScriptModule:
@@ -20,7 +20,8 @@ def script(model: nn.Module, *, values: bool = True) -> torch.jit.ScriptModule:
         `quintil::load_quantized` in C++ fills from a file of `save_quantized`; until then it cannot run.
     ValueError for a model without layers of several widths or with a method `set_bits` of its own.
     """
-    layers = switchable_layers(model)
+    switched = list(switched_modules(model))
+    layers = {name: module for name, module, is_layer in switched if is_layer}
     if not layers:
         raise ValueError("script: expected model to hold layers of several widths, got none")
     if not values:
@@ -31,7 +32,7 @@ def script(model: nn.Module, *, values: bool = True) -> torch.jit.ScriptModule:
         raise ValueError("script: expected model to have no attribute 'set_bits', got one")
     scripted = torch.jit.script(model)
     if not hasattr(scripted, "set_bits"):  # else an equal architecture was scripted before: the two share their class
-        scripted.define(_method(list(layers), list(norm_sources(model))))
+        scripted.define(_method(list(layers), [name for name, _, is_layer in switched if not is_layer]))
     return scripted
 
 

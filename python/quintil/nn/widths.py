@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -31,7 +31,8 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"set_bits: expected model to be an nn.Module, got {type(model).__name__}")
-    layers = switchable_layers(model)
+    switched = list(switched_modules(model))
+    layers = {name: module for name, module, is_layer in switched if is_layer}
     if not layers:
         raise ValueError("set_bits: expected model to hold layers of several widths, got none")
     wanted = {name: layer.bits for name, layer in layers.items()}
@@ -52,48 +53,53 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
             raise ValueError(f"set_bits: expected bits to be one of {listed}, got {width} (layer {name!r})")
     for name, width in wanted.items():
         layers[name].set_bits(width)
-    _set_norms(model)
+    _set_norms(switched)
     return model
 
 
 def get_bits(model: nn.Module) -> dict[str, int]:
     """layer -> width of all layers swapped under `DoubleRounding`, in the order of definition."""
-    return {name: layer.bits for name, layer in switchable_layers(model).items()}
+    return {name: module.bits for name, module, is_layer in switched_modules(model) if is_layer}
 
 
-def switchable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers of several widths by name, scripted ones too."""
-    return {name: module for name, module in model.named_modules() if hasattr(module, "input_quantizers")}
+def switched_modules(
+    model: nn.Module, name: str = "", seen: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module, bool]]:
+    """(name, module, whether it is a layer) of layers and BatchNorms of several widths, in the order of definition.
 
-
-def norm_sources(model: nn.Module) -> dict[str, tuple[str, str | None]]:
-    """BatchNorm per width -> names of the layer before it and, if there is one, of the layer before that.
-
-    By duck typing, since scripted modules have lost their class. csrc/storage/set_bits.cpp does the same.
+    What is inside of one is left out: that is most of a model's modules, and a switch takes no longer than it must.
     """
-    sources: dict[str, tuple[str, str | None]] = {}
-    passed: dict[str, list[str]] = {}  # layers by branch, "" is the main path; newest last
-    waiting: list[str] = []
-    for name, module in model.named_modules():
+    seen = set() if seen is None else seen
+    if model in seen:
+        return
+    seen.add(model)
+    is_layer = hasattr(model, "input_quantizers")
+    if is_layer or hasattr(model, "own_key"):
+        yield name, model, is_layer
+        return
+    for part, child in model.named_children():
+        yield from switched_modules(child, f"{name}.{part}" if name else part, seen)
+
+
+def _set_norms(switched: Iterable[tuple[str, nn.Module, bool]]) -> None:
+    """Tell every BatchNorm the widths before it; by duck typing, since scripted modules have lost their class.
+
+    csrc/storage/set_bits.cpp does the same.
+    """
+    widths: dict[str, list[int]] = {}  # by branch, "" is the main path; newest last
+    waiting = []
+    for name, module, is_layer in switched:
         branch = _branch(name)
-        before = passed.setdefault(branch, list(passed.get("", [])))
-        if hasattr(module, "input_quantizers"):
-            before.append(name)
-            sources.update((norm, (name, None)) for norm in waiting)
+        passed = widths.setdefault(branch, list(widths.get("", [])))
+        if is_layer:
+            passed.append(module.bits)
+            for norm in waiting:
+                norm.set_bits(module.bits)
             waiting.clear()
-        elif hasattr(module, "own_key"):
-            if before:
-                sources[name] = (before[-1], before[-2] if len(before) > 1 else None)
-            else:
-                waiting.append(name)
-    return sources
-
-
-def _set_norms(model: nn.Module) -> None:
-    """Tell every BatchNorm the widths before it."""
-    modules = dict(model.named_modules())
-    for norm, (layer, before) in norm_sources(model).items():
-        modules[norm].set_bits(modules[layer].bits, 0 if before is None else modules[before].bits)
+        elif passed:
+            module.set_bits(passed[-1], passed[-2] if len(passed) > 1 else 0)
+        else:
+            waiting.append(module)
 
 
 def _branch(name: str) -> str:
