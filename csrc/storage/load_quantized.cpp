@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/api/module.h>
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 
@@ -87,7 +88,7 @@ Tensor unpacked_weight(TensorFile& file, const std::string& name, const Json& en
   return codes * step->second.reshape(column);
 }
 
-// The scheme of every swapped layer is that of the file; layers that are swapped on one side only have none on the other.
+// The scheme of every swapped layer is that of the file, and both hold the same swapped layers.
 void check_schemes(const Module& module, const Json& schemes, const std::string& path) {
   std::map<std::string, std::string> own;
   for (const auto& [name, part] : module.named_modules()) {

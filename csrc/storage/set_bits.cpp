@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 #include <torch/csrc/jit/api/module.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
