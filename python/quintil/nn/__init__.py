@@ -8,6 +8,7 @@ from .hdqt import HadamardConv2d, HadamardLinear
 from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
 from .quantizers import keep_steps_positive
 from .saturation import saturation
+from .script import script
 from .storage import load_quantized, save_quantized
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
 from .widths import get_bits, set_bits
@@ -29,6 +30,7 @@ __all__ = [
     "load_quantized",
     "quantize_",
     "saturation",
+    "script",
     "save_quantized",
     "set_bits",
     "swaps",

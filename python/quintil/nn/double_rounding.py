@@ -72,6 +72,14 @@ class _DoubleRoundingLayer(SwappedLayer):
         self.widths = [self.bits]
 
     @torch.jit.unused
+    def fold_at(self, bits: int) -> None:
+        """Take the form that `fold` gives at one of the scheme's widths, with a gain and a bias to be filled in."""
+        self.widths = [bits]
+        self.set_bits(bits)
+        outputs = self.weight.size(0)
+        self.fold(self.weight.new_ones(outputs, dtype=torch.float32), self.weight.new_zeros(outputs))
+
+    @torch.jit.unused
     def has_integers(self, scheme: DoubleRounding) -> bool:
         """Whether evaluation multiplies integers: sums fit int32, and the weight is rounded as codes are."""
         same_rounding = scheme.weight_source == "stored" or scheme.rounding == "half_even"

@@ -23,14 +23,15 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
     model starts at its highest width. A BatchNorm per width takes the width of the nearest layer defined before it (of
     the first layer after it, if there is none); a transitional one also that of the layer before that. A layer in a
     module called "shortcut" or "downsample" stands beside the main path and counts only for BatchNorms in there.
-    Scripted models can be set too; `layer.set_bits(4)` sets a single layer.
+    Scripted models can be set too, in C++ by `quintil::set_bits`; `quintil.nn.script` gives a scripted model a method
+    `set_bits`. `layer.set_bits(4)` sets a single layer.
 
     Raises, before anything is changed: ValueError for a width that the layer's scheme does not have or a model without
     such layers, KeyError with the nearest names for a name that matches no layer, TypeError for other types.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"set_bits: expected model to be an nn.Module, got {type(model).__name__}")
-    switched = list(_switched(model))
+    switched = list(switched_modules(model))
     layers = {name: module for name, module, is_layer in switched if is_layer}
     if not layers:
         raise ValueError("set_bits: expected model to hold layers of several widths, got none")
@@ -58,10 +59,10 @@ def set_bits(model: nn.Module, bits: int | Mapping[str, int]) -> nn.Module:
 
 def get_bits(model: nn.Module) -> dict[str, int]:
     """layer -> width of all layers swapped under `DoubleRounding`, in the order of definition."""
-    return {name: module.bits for name, module, is_layer in _switched(model) if is_layer}
+    return {name: module.bits for name, module, is_layer in switched_modules(model) if is_layer}
 
 
-def _switched(
+def switched_modules(
     model: nn.Module, name: str = "", seen: set[nn.Module] | None = None
 ) -> Iterator[tuple[str, nn.Module, bool]]:
     """(name, module, whether it is a layer) of layers and BatchNorms of several widths, in the order of definition.
@@ -77,11 +78,14 @@ def _switched(
         yield name, model, is_layer
         return
     for part, child in model.named_children():
-        yield from _switched(child, f"{name}.{part}" if name else part, seen)
+        yield from switched_modules(child, f"{name}.{part}" if name else part, seen)
 
 
 def _set_norms(switched: Iterable[tuple[str, nn.Module, bool]]) -> None:
-    """Tell every BatchNorm the widths before it; by duck typing, since scripted modules have lost their class."""
+    """Tell every BatchNorm the widths before it; by duck typing, since scripted modules have lost their class.
+
+    csrc/storage/set_bits.cpp does the same.
+    """
     widths: dict[str, list[int]] = {}  # by branch, "" is the main path; newest last
     waiting = []
     for name, module, is_layer in switched:
