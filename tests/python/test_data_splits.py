@@ -133,7 +133,7 @@ def changed(**changes):
         (
             changed(x_train=DATA.x_train.double()),
             TypeError,
-            "expected x_train to be uint8 or float32, got torch.float64",
+            "expected x_train to be uint8, float32 or int64, got torch.float64",
         ),
         (changed(x_test=DATA.x_test[:0], y_test=DATA.y_test[:0]), ValueError, "got none in test"),
         (

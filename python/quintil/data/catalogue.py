@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import cifar100, dsads, hapt, pamap2, synthetic
+from . import cifar100, dsads, hapt, imdb, mnist, pamap2, synthetic
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,20 @@ CATALOGUE: dict[str, Entry] = {
         "official persons (default), hdqt, loso[:person], subjects:JSON",
         "RawData/labels.txt and RawData/{acc,gyro}_expXX_userYY.txt",
         hapt.URL,
+    ),
+    "imdb": Entry(
+        "IMDB: film reviews, negative or positive",
+        f"int64 [{imdb.LENGTH}] words as numbers below {imdb.WORDS:,}; 2 classes; 25,000 + 25,000 texts",
+        "the publisher's",
+        "aclImdb/{train,test}/{neg,pos}/<number>_<rating>.txt",
+        imdb.URL,
+    ),
+    "mnist": Entry(
+        "MNIST: handwritten digits",
+        f"uint8 [1, {mnist.SIZE}, {mnist.SIZE}]; {mnist.CLASSES} classes; 60,000 training and 10,000 test samples",
+        "the publisher's",
+        "mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz",
+        mnist.URL,
     ),
     "pamap2": Entry(
         "Physical Activity Monitoring: three body units, 100 Hz",

@@ -23,8 +23,8 @@ NORMALISATIONS = ("none", "minmax_all", "minmax_train", "zscore_train")
 class Dataset:
     """Train and test tensors of one data set, already split and normalised.
 
-    x_*: uint8 [N, 3, 32, 32] images, or float32 [N, F], [N, C, L] or [N, C, H, W]; y_*: int64 [N], the
-    position of the sample's label in `class_names` (original labels in sorted order); subject_*: int64 [N] or
+    x_*: uint8 [N, C, H, W] images, float32 [N, F], [N, C, L] or [N, C, H, W], or int64 [N, L] words; y_*: int64 [N],
+    the position of the sample's label in `class_names` (original labels in sorted order); subject_*: int64 [N] or
     None. `transform` maps a batch of x to the float32 input of a network in evaluation; `augment(batch,
     generator)` does so in training, None where training uses `transform` as well. `checksums`: file name ->
     sha256 of what was read (a tree of many small files is one entry, the digest of its sorted list).
@@ -151,8 +151,8 @@ def check(data: Dataset) -> None:
     for side in ("train", "test"):
         x, y, subject = (getattr(data, f"{part}_{side}") for part in ("x", "y", "subject"))
         where = f"{data.name}: expected"
-        if x.dtype not in (torch.uint8, torch.float32):
-            raise TypeError(f"{where} x_{side} to be uint8 or float32, got {x.dtype}")
+        if x.dtype not in (torch.uint8, torch.float32, torch.int64):
+            raise TypeError(f"{where} x_{side} to be uint8, float32 or int64, got {x.dtype}")
         if len(x) == 0:
             raise ValueError(f"{where} samples on both sides of the split, got none in {side}")
         if y.dtype != torch.int64 or y.shape != (len(x),):
