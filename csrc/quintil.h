@@ -71,7 +71,7 @@ struct IntConvOptions {
   std::array<int64_t, 2> stride = {1, 1};
   std::array<int64_t, 2> padding = {0, 0};
   std::array<int64_t, 2> dilation = {1, 1};
-  IntOptions product;
+  IntOptions product = {};
 };
 
 struct DoubleRoundOptions {

@@ -80,5 +80,21 @@ TEST_CASE("int_linear and int_conv2d take scales, bias, zero points and geometry
   CHECK(at::equal(wide, values({1.0f, 0.25f, 2.0f, 0.75f}).reshape({1, 1, 2, 2})));
 }
 
+TEST_CASE("int_linear joins what follows it, and affine_quantize what stands before") {
+  const at::Tensor x = codes({1, 2, 3, 4}).reshape({1, 4}), weight = codes({1, 0, -1, 2, 1, 1, 1, 1}).reshape({2, 4});
+  const at::Tensor half = at::scalar_tensor(0.5f), steps = values({2.0f, 4.0f});
+  IntOptions joined;
+  joined.residual = values({-1.0f, -100.0f}).reshape({1, 2});
+  joined.relu = true;
+  CHECK(at::equal(int_linear(x, half, weight, steps, std::nullopt, joined), values({5.0f, 0.0f}).reshape({1, 2})));
+  joined.out_scale = at::scalar_tensor(2.0f);
+  const at::Tensor handed_over = int_linear(x, half, weight, steps, std::nullopt, joined);
+  CHECK(handed_over.scalar_type() == at::kByte);
+  CHECK(at::equal(handed_over.to(at::kFloat), values({2.0f, 0.0f}).reshape({1, 2})));
+  const at::Tensor made =
+      affine_quantize(values({1.0f, 2.0f}).reshape({1, 2}), steps, values({0.0f, -9.0f}), half, 8, true);
+  CHECK(at::equal(made.to(at::kFloat), values({4.0f, -2.0f}).reshape({1, 2})));
+}
+
 }  // namespace
 }  // namespace quintil

@@ -33,7 +33,7 @@ def lenet5(classes: int = 10, *, in_channels: int = 1, generator: torch.Generato
 
 
 def vgg_like(classes: int = 10, *, in_channels: int = 3, generator: torch.Generator | None = None) -> nn.Sequential:
-    """Images [N, in_channels, 32, 32] -> logits: pairs of 3x3 convolutions of 64, 128, 256 channels, 1,024 hidden units.
+    """Images [N, in_channels, 32, 32] -> logits: pairs of 3x3 convolutions of 64, 128, 256 channels, 1,024 hidden.
 
     5,350,986 parameters for 10 classes beside those of BatchNorm.
     """
