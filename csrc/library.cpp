@@ -69,12 +69,15 @@ TORCH_LIBRARY(quintil, m) {
       tags);
   m.def(
       "int_linear(Tensor x, Tensor x_scale, Tensor weight, Tensor weight_scale, Tensor? bias=None, *, int x_zero2=0, "
-      "int weight_zero2=0) -> Tensor",
+      "int weight_zero2=0, Tensor? residual=None, bool relu=False, Tensor? out_scale=None, int out_bits=8) -> Tensor",
       tags);
   m.def(
       "int_conv2d(Tensor x, Tensor x_scale, Tensor weight, Tensor weight_scale, Tensor? bias=None, SymInt[2] stride=1, "
-      "SymInt[2] padding=0, SymInt[2] dilation=1, *, int x_zero2=0, int weight_zero2=0) -> Tensor",
+      "SymInt[2] padding=0, SymInt[2] dilation=1, *, int x_zero2=0, int weight_zero2=0, Tensor? residual=None, "
+      "bool relu=False, Tensor? out_scale=None, int out_bits=8) -> Tensor",
       tags);
+  m.def("affine_quantize(Tensor x, Tensor gain, Tensor shift, Tensor scale, int bits, *, bool signed=False) -> Tensor",
+        tags);
 
   m.def(
       "vecq_step(Tensor x, int bits, *, bool per_channel=False, int group_size=0, str sigma='population', "

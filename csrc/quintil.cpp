@@ -139,11 +139,21 @@ Tensor double_round_quantize(const Tensor& x, const Tensor& scale, int64_t from_
                  o.scale_grad_sum);
 }
 
+Tensor affine_quantize(const Tensor& x, const Tensor& gain, const Tensor& shift, const Tensor& scale, int64_t bits,
+                       bool is_signed) {
+  static const auto op = handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, bool)>(
+      "quintil::affine_quantize");
+  return op.call(x, gain, shift, scale, bits, is_signed);
+}
+
 Tensor int_linear(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
                   const std::optional<Tensor>& bias, const IntOptions& o) {
-  static const auto op = handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                       const std::optional<Tensor>&, int64_t, int64_t)>("quintil::int_linear");
-  return op.call(x, x_scale, weight, weight_scale, bias, o.x_zero2, o.weight_zero2);
+  static const auto op =
+      handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, int64_t,
+                    int64_t, const std::optional<Tensor>&, bool, const std::optional<Tensor>&, int64_t)>(
+          "quintil::int_linear");
+  return op.call(x, x_scale, weight, weight_scale, bias, o.x_zero2, o.weight_zero2, o.residual, o.relu, o.out_scale,
+                 o.out_bits);
 }
 
 Tensor int_conv2d(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
@@ -151,9 +161,12 @@ Tensor int_conv2d(const Tensor& x, const Tensor& x_scale, const Tensor& weight, 
   using Pair = c10::SymIntArrayRef;
   static const auto op =
       handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, Pair,
-                    Pair, Pair, int64_t, int64_t)>("quintil::int_conv2d");
+                    Pair, Pair, int64_t, int64_t, const std::optional<Tensor>&, bool, const std::optional<Tensor>&,
+                    int64_t)>("quintil::int_conv2d");
   const auto stride = symbolic(o.stride), padding = symbolic(o.padding), dilation = symbolic(o.dilation);
-  return op.call(x, x_scale, weight, weight_scale, bias, stride, padding, dilation, o.x_zero2, o.weight_zero2);
+  const IntOptions& p = o.product;
+  return op.call(x, x_scale, weight, weight_scale, bias, stride, padding, dilation, p.x_zero2, p.weight_zero2,
+                 p.residual, p.relu, p.out_scale, p.out_bits);
 }
 
 Tensor vecq_step(const Tensor& x, int64_t bits, const VecqStepOptions& o) {

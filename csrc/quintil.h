@@ -51,14 +51,17 @@ struct ConvOptions {
 struct IntOptions {
   int64_t x_zero2 = 0;
   int64_t weight_zero2 = 0;
+  std::optional<at::Tensor> residual = std::nullopt;
+  bool relu = false;
+  std::optional<at::Tensor> out_scale = std::nullopt;  // the result is codes of this scale
+  int64_t out_bits = 8;
 };
 
 struct IntConvOptions {
   std::array<int64_t, 2> stride = {1, 1};
   std::array<int64_t, 2> padding = {0, 0};
   std::array<int64_t, 2> dilation = {1, 1};
-  int64_t x_zero2 = 0;
-  int64_t weight_zero2 = 0;
+  IntOptions product;
 };
 
 struct DoubleRoundOptions {
@@ -121,6 +124,9 @@ QUINTIL_API at::Tensor double_round(const at::Tensor& codes, int64_t from_bits, 
                                     const std::string& rounding = "half_even");
 QUINTIL_API at::Tensor double_round_quantize(const at::Tensor& x, const at::Tensor& scale, int64_t from_bits,
                                              int64_t to_bits, const DoubleRoundOptions& options = {});
+// Codes of x * gain + shift, one gain and shift per channel (dimension 1).
+QUINTIL_API at::Tensor affine_quantize(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& shift,
+                                       const at::Tensor& scale, int64_t bits, bool is_signed = false);
 QUINTIL_API at::Tensor int_linear(const at::Tensor& x, const at::Tensor& x_scale, const at::Tensor& weight,
                                   const at::Tensor& weight_scale, const std::optional<at::Tensor>& bias = std::nullopt,
                                   const IntOptions& options = {});

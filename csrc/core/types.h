@@ -171,12 +171,16 @@ struct Epilogue {
   const float* bias;  // nullable
 };
 
-// float(total) * column_scale[n] * scale * inverse, each its own rounding (N9), then + bias[n] if there is one.
+// float(total) * column_scale[n] * scale * inverse, each its own rounding (N9), then + bias[n] and + residual(m, n) if
+// there are any; with relu, 0 for what is < 0.
 struct ColumnEpilogue {
   const float* column_scale;
   float scale;
-  float inverse;      // a power of two
-  const float* bias;  // nullable
+  float inverse;          // a power of two
+  const float* bias;      // nullable
+  const float* residual;  // nullable
+  int64_t residual_ld;
+  bool relu;
 };
 
 // The reference product over int32 operands, a(m, k) = a[m * a_row + k * a_col], b(k, n) = b[k * b_row + n]: every accumulate

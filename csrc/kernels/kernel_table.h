@@ -85,6 +85,12 @@ struct KernelTable {
   // out[r * out_ld + c] = column epilogue of x[r * ld + c].
   void (*scale_s32f32_columns)(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e,
                                float* out, int64_t out_ld);
+  // out[r * out_ld + c] = nearest_code(column epilogue of x[r * ld + c]).
+  void (*scale_s32u8_columns)(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e,
+                              const CodeGrid& grid, uint8_t* out, int64_t out_ld);
+  // out[r * out_ld + c] = nearest_code(x[r * ld + c] * gain[c] + shift[c]), two roundings.
+  void (*quantize_f32u8_columns)(const float* x, int64_t rows, int64_t cols, int64_t ld, const float* gain,
+                                 const float* shift, const CodeGrid& grid, uint8_t* out, int64_t out_ld);
 
   // --- conv -------------------------------------------------------------------------------------------------------
   // Rows `first` .. first+count-1 (output positions, row-major) of the unfolded image: out[i * ld + k], k in the order

@@ -19,10 +19,11 @@ constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 
 // Sizes of the output [N, O, H', W'].
 std::vector<c10::SymInt> check_conv(const Tensor& x, const Tensor& weight, const IntScales& scales,
-                                    c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
+                                    const IntOutput& output, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
                                     c10::SymIntArrayRef dilation) {
   std::vector<c10::SymInt> sizes = conv_output_sizes(kOp, x, weight, stride, padding, dilation);
   check_int_product(kOp, x, weight, scales, weight.sym_size(1) * weight.sym_size(2) * weight.sym_size(3));
+  check_int_output(kOp, output, sizes);
   return sizes;
 }
 
@@ -51,32 +52,36 @@ struct ByteImage {
 
 Tensor conv_cpu(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
                 const optional<Tensor>& bias, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                int64_t x_zero2, int64_t weight_zero2) {
+                int64_t x_zero2, int64_t weight_zero2, const optional<Tensor>& residual, bool relu,
+                const optional<Tensor>& out_scale, int64_t out_bits) {
   const IntScales scales{x_scale, weight_scale, bias, x_zero2, weight_zero2};
-  const auto sizes = check_conv(x, weight, scales, c10::fromIntArrayRefSlow(stride), c10::fromIntArrayRefSlow(padding),
-                                c10::fromIntArrayRefSlow(dilation));
+  const IntOutput output{residual, relu, out_scale, out_bits};
+  const auto sizes = check_conv(x, weight, scales, output, c10::fromIntArrayRefSlow(stride),
+                                c10::fromIntArrayRefSlow(padding), c10::fromIntArrayRefSlow(dilation));
   const ConvProblem p = conv_problem(x.sizes(), weight.sizes(), stride, padding, dilation, true);
   const CentredCodes codes = centred_left(x.contiguous(kChannelsLast), x_zero2);
   Workspace scratch;
-  const IntProduct product = int_product(kOp, scratch, codes, weight_matrix(weight, true), scales);
-  const auto floats = x.options().dtype(at::kFloat);
-  Tensor y = at::empty_symint(sizes, floats.memory_format(kChannelsLast));
-  auto* out = y.mutable_data_ptr<float>();
+  const IntProduct product =
+      int_product(kOp, scratch, codes, weight_matrix(weight, true), scales, output, kChannelsLast);
+  const auto options = x.options().dtype(output.type());
+  Tensor y = at::empty_symint(sizes, options.memory_format(kChannelsLast));
   const ByteImage image(p, codes);
   for_each_row_strip(p.outputs == 0 ? 0 : p.samples * p.positions, [&](int64_t first, int64_t count) {
     Workspace strip;
-    multiply_rows(product, image.strip(strip, first, count), count, out + first * p.outputs);
+    multiply_rows(product, image.strip(strip, first, count), first, count, y);
   });
   const at::MemoryFormat format = x.suggest_memory_format();
-  return y.numel() == 0 ? at::empty_symint(sizes, floats.memory_format(format)) : y.contiguous(format);
+  return y.numel() == 0 ? at::empty_symint(sizes, options.memory_format(format)) : y.contiguous(format);
 }
 
 Tensor conv_meta(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
                  const optional<Tensor>& bias, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
-                 c10::SymIntArrayRef dilation, int64_t x_zero2, int64_t weight_zero2) {
+                 c10::SymIntArrayRef dilation, int64_t x_zero2, int64_t weight_zero2, const optional<Tensor>& residual,
+                 bool relu, const optional<Tensor>& out_scale, int64_t out_bits) {
   const IntScales scales{x_scale, weight_scale, bias, x_zero2, weight_zero2};
-  const auto options = x.options().dtype(at::kFloat).memory_format(x.suggest_memory_format());
-  return at::empty_symint(check_conv(x, weight, scales, stride, padding, dilation), options);
+  const IntOutput output{residual, relu, out_scale, out_bits};
+  const auto options = x.options().dtype(output.type()).memory_format(x.suggest_memory_format());
+  return at::empty_symint(check_conv(x, weight, scales, output, stride, padding, dilation), options);
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ using std::optional;
 constexpr const char* kOp = "int_linear";
 
 // Sizes of the output [..., N].
-std::vector<c10::SymInt> check_linear(const Tensor& x, const Tensor& weight, const IntScales& scales) {
+std::vector<c10::SymInt> check_linear(const Tensor& x, const Tensor& weight, const IntScales& scales,
+                                      const IntOutput& output) {
   check_dim(kOp, "weight", weight, 2);
   check_not_scalar(kOp, "x", x);
   TORCH_CHECK_VALUE(x.sym_size(-1) == weight.sym_size(1), kOp, ": expected x.size(-1) to equal weight.size(1), got ",
@@ -24,18 +25,21 @@ std::vector<c10::SymInt> check_linear(const Tensor& x, const Tensor& weight, con
   check_int_product(kOp, x, weight, scales, weight.sym_size(1));
   std::vector<c10::SymInt> sizes = x.sym_sizes().vec();
   sizes.back() = weight.sym_size(0);
+  check_int_output(kOp, output, sizes);
   return sizes;
 }
 
 Tensor linear_cpu(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
-                  const optional<Tensor>& bias, int64_t x_zero2, int64_t weight_zero2) {
+                  const optional<Tensor>& bias, int64_t x_zero2, int64_t weight_zero2, const optional<Tensor>& residual,
+                  bool relu, const optional<Tensor>& out_scale, int64_t out_bits) {
   const IntScales scales{x_scale, weight_scale, bias, x_zero2, weight_zero2};
-  Tensor y = at::empty_symint(check_linear(x, weight, scales), x.options().dtype(at::kFloat));
+  const IntOutput output{residual, relu, out_scale, out_bits};
+  Tensor y = at::empty_symint(check_linear(x, weight, scales, output), x.options().dtype(output.type()));
   const int64_t n = weight.size(0), k = weight.size(1), rows = n == 0 ? 0 : y.numel() / n;
   const CentredCodes codes = centred_left(x.contiguous(), x_zero2);
   Workspace scratch;
-  const IntProduct product = int_product(kOp, scratch, codes, weight.contiguous(), scales);
-  auto* out = y.mutable_data_ptr<float>();
+  const IntProduct product =
+      int_product(kOp, scratch, codes, weight.contiguous(), scales, output, at::MemoryFormat::Contiguous);
   for_each_row_strip(rows, [&](int64_t first, int64_t count) {
     Left left{nullptr, k, 1, codes.zero, codes.max_code, 0, nullptr};
     if (codes.fits) {
@@ -43,15 +47,17 @@ Tensor linear_cpu(const Tensor& x, const Tensor& x_scale, const Tensor& weight, 
     } else {
       left.wide = codes.data.const_data_ptr<int32_t>() + first * k;
     }
-    multiply_rows(product, left, count, out + first * n);
+    multiply_rows(product, left, first, count, y);
   });
   return y;
 }
 
 Tensor linear_meta(const Tensor& x, const Tensor& x_scale, const Tensor& weight, const Tensor& weight_scale,
-                   const optional<Tensor>& bias, int64_t x_zero2, int64_t weight_zero2) {
-  const auto sizes = check_linear(x, weight, {x_scale, weight_scale, bias, x_zero2, weight_zero2});
-  return at::empty_symint(sizes, x.options().dtype(at::kFloat));
+                   const optional<Tensor>& bias, int64_t x_zero2, int64_t weight_zero2,
+                   const optional<Tensor>& residual, bool relu, const optional<Tensor>& out_scale, int64_t out_bits) {
+  const IntScales scales{x_scale, weight_scale, bias, x_zero2, weight_zero2};
+  const IntOutput output{residual, relu, out_scale, out_bits};
+  return at::empty_symint(check_linear(x, weight, scales, output), x.options().dtype(output.type()));
 }
 
 }  // namespace

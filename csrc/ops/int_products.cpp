@@ -6,6 +6,7 @@
 
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
+#include "csrc/quantizers/uniform.h"
 
 namespace quintil::ops {
 
@@ -13,7 +14,8 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t kMostRows = 96;       // whose sums stay in L2
+constexpr int64_t kMostRows = 96;  // whose sums stay in L2
+constexpr int64_t kCodesPerTask = 1 << 17;
 constexpr int64_t kLargestZero2 = 512;  // beyond every code, either sign
 
 // centred = factor * q - offset.
@@ -35,8 +37,27 @@ struct Bounds {
   int64_t lo = 0, hi = 0;
 };
 
+int64_t largest_magnitude(const Tensor& codes) {
+  const auto& k = kernels::active();
+  const void* data = codes.const_data_ptr();
+  return at::parallel_reduce(
+      0, codes.numel(), kCodesPerTask, int64_t{0},
+      [&](int64_t begin, int64_t end, int64_t most) {
+        const int32_t found = codes.scalar_type() == at::kChar
+                                  ? k.absmax_s8(static_cast<const int8_t*>(data) + begin, end - begin)
+                                  : k.absmax_u8(static_cast<const uint8_t*>(data) + begin, end - begin);
+        return std::max<int64_t>(most, found);
+      },
+      [](int64_t a, int64_t b) { return std::max(a, b); });
+}
+
+// The range of the codes, or of their magnitude where that decides as well.
 Bounds centred_bounds(const Tensor& codes, const Centring& centring) {
   if (codes.numel() == 0) return {};
+  if (centring.factor == 1 && centring.offset == 0 && codes.is_non_overlapping_and_dense()) {
+    const int64_t most = largest_magnitude(codes);
+    return codes.scalar_type() == at::kChar ? Bounds{-most, std::min<int64_t>(most, 127)} : Bounds{0, most};
+  }
   const auto [least, most] = at::aminmax(codes);
   return {centring.of(least.item<int64_t>()), centring.of(most.item<int64_t>())};
 }
@@ -91,6 +112,16 @@ void check_int_product(const char* op, const Tensor& x, const Tensor& weight, co
                     ", x_zero2 is ", scales.x_zero2, ", weight_zero2 is ", scales.weight_zero2, ")");
 }
 
+void check_int_output(const char* op, const IntOutput& output, c10::SymIntArrayRef sizes) {
+  check_range(op, "out_bits", output.bits, 2, 8);
+  if (output.scale) check_scale(op, "out_scale", *output.scale, 1, false);
+  if (!output.residual) return;
+  check_floating(op, "residual", *output.residual);
+  TORCH_CHECK_VALUE(output.residual->sym_sizes() == sizes, op,
+                    ": expected residual to have the size of the output, got ", output.residual->sym_sizes(),
+                    " (the output is ", sizes, ")");
+}
+
 CentredCodes centred_left(const Tensor& codes, int64_t zero2) {
   const Centring centring(zero2);
   const Bounds bounds = centred_bounds(codes, centring);
@@ -105,7 +136,7 @@ CentredCodes centred_right(const Tensor& codes, int64_t zero2) {
 }
 
 IntProduct int_product(const char* op, Workspace& scratch, const CentredCodes& x, const Tensor& weight,
-                       const IntScales& scales) {
+                       const IntScales& scales, const IntOutput& output, at::MemoryFormat format) {
   const int64_t n = weight.size(0), k = weight.size(1);
   const CentredCodes codes = centred_right(weight, scales.weight_zero2);
   Right right{nullptr, 1, k, codes.max_code, nullptr};
@@ -122,19 +153,35 @@ IntProduct int_product(const char* op, Workspace& scratch, const CentredCodes& x
   product.packed = pack_right(op, scratch, right, like_x, k, n, {.tile = 0, .bits = 32});
   product.column_scale = scales.weight.to(at::kFloat).expand({n}).contiguous();
   if (scales.bias) product.bias = scales.bias->to(at::kFloat).contiguous();
-  product.epilogue = {product.column_scale.const_data_ptr<float>(), scales.x.to(at::kFloat).item<float>(),
-                      x.inverse * codes.inverse, scales.bias ? product.bias.const_data_ptr<float>() : nullptr};
+  if (output.residual) product.residual = output.residual->to(at::kFloat).contiguous(format);
+  if (output.scale)
+    product.grid = {output.scale->to(at::kFloat).item<float>() + kStepEpsilon, 0, largest_code(output.bits, false), 0};
+  product.epilogue = {product.column_scale.const_data_ptr<float>(),
+                      scales.x.to(at::kFloat).item<float>(),
+                      x.inverse * codes.inverse,
+                      scales.bias ? product.bias.const_data_ptr<float>() : nullptr,
+                      output.residual ? product.residual.const_data_ptr<float>() : nullptr,
+                      n,
+                      output.relu};
   return product;
 }
 
-void multiply_rows(const IntProduct& product, const Left& left, int64_t rows, float* out) {
+void multiply_rows(const IntProduct& product, const Left& left, int64_t first, int64_t rows, const Tensor& out) {
   Workspace scratch;
   const int64_t n = product.packed.n;
   Out sums;
   sums.s32 = scratch.take<int32_t>(rows * n);
   sums.ld = n;
   multiply(product.packed, left, rows, sums);
-  kernels::active().scale_s32f32_columns(sums.s32, rows, n, n, product.epilogue, out, n);
+  ColumnEpilogue epilogue = product.epilogue;
+  if (epilogue.residual != nullptr) epilogue.residual += first * n;
+  const auto& k = kernels::active();
+  if (out.scalar_type() == at::kFloat) {
+    k.scale_s32f32_columns(sums.s32, rows, n, n, epilogue, out.mutable_data_ptr<float>() + first * n, n);
+  } else {
+    auto* codes = out.mutable_data_ptr<uint8_t>() + first * n;
+    k.scale_s32u8_columns(sums.s32, rows, n, n, epilogue, product.grid, codes, n);
+  }
 }
 
 int64_t rows_per_strip(int64_t rows) {

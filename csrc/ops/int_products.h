@@ -27,6 +27,17 @@ struct IntScales {
   int64_t weight_zero2;
 };
 
+// What becomes of the real numbers, as the schemas spell it: + residual, ReLU, and codes of out_bits bits of the scale.
+struct IntOutput {
+  const std::optional<at::Tensor>& residual;  // of the output's size
+  bool relu;
+  const std::optional<at::Tensor>& scale;  // 0-dim
+  int64_t bits;
+
+  at::ScalarType type() const { return scale ? at::kByte : at::kFloat; }
+};
+void check_int_output(const char* op, const IntOutput& output, c10::SymIntArrayRef sizes);
+
 // What both ops check, beside shapes; `depth` products are summed for an output.
 void check_int_product(const char* op, const at::Tensor& x, const at::Tensor& weight, const IntScales& scales,
                        const c10::SymInt& depth);
@@ -42,17 +53,19 @@ struct CentredCodes {
 CentredCodes centred_left(const at::Tensor& codes, int64_t zero2);
 CentredCodes centred_right(const at::Tensor& codes, int64_t zero2);  // zero = 0: two's complement
 
-// A weight [N, K] packed for left operands like x, and the way from sums to real numbers.
+// A weight [N, K] packed for left operands like x, and the way from sums to the output.
 struct IntProduct {
   PackedRight packed;
   ColumnEpilogue epilogue;
-  at::Tensor column_scale, bias;  // what the epilogue points into
+  CodeGrid grid{};                          // of codes
+  at::Tensor column_scale, bias, residual;  // what the epilogue points into
 };
+// format: of the output, whose rows of N elements lie one after the other.
 IntProduct int_product(const char* op, Workspace& scratch, const CentredCodes& x, const at::Tensor& weight,
-                       const IntScales& scales);
+                       const IntScales& scales, const IntOutput& output, at::MemoryFormat format);
 
-// out [rows, N] for `rows` rows of x. Threads are used where the caller is no task itself.
-void multiply_rows(const IntProduct& product, const Left& left, int64_t rows, float* out);
+// Rows [first, first + rows) of out [.., N], for the rows of `left`. Threads are used where the caller is no task itself.
+void multiply_rows(const IntProduct& product, const Left& left, int64_t first, int64_t rows, const at::Tensor& out);
 
 // At most 96, and the same number of strips for every thread.
 int64_t rows_per_strip(int64_t rows);

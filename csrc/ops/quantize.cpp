@@ -29,6 +29,11 @@ void check_quantize(const Tensor& x, int64_t bits, double range_fraction, const 
                     " (x is ", x.sym_sizes(), ")");
 }
 
+// One step and nothing to draw: an element's code depends on its value alone, so the order in memory may stay.
+bool keeps_order(const optional<Tensor>& scale, bool draws) {
+  return !draws && (!scale || scale->dim() == 0);
+}
+
 CodeGrid given_grid(float step, int64_t bits, bool is_signed, bool narrow) {
   const int32_t top = largest_code(bits, is_signed);
   return {step + kStepEpsilon, is_signed ? -top - (narrow ? 0 : 1) : 0, top, 0};
@@ -40,9 +45,13 @@ Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, 
                     const optional<Tensor>& scale, optional<int64_t> seed) {
   check_quantize(x, bits, range_fraction, scale, seed);
   check_finite(kOp, "x", x);
-  const Tensor data = x.to(at::kFloat).contiguous();
+  const bool in_order = keeps_order(scale, seed.has_value());
+  const auto options = x.options().dtype(is_signed ? at::kChar : at::kByte);
+  Tensor codes = in_order ? at::empty_like(x, options) : at::empty(x.sizes(), options);
+  Tensor data = x.to(at::kFloat);
+  if (data.strides() != codes.strides())
+    data = at::empty_strided(x.sizes(), codes.strides(), data.options()).copy_(data);
   const auto* values = data.const_data_ptr<float>();
-  Tensor codes = at::empty(x.sizes(), x.options().dtype(is_signed ? at::kChar : at::kByte));
   auto* out = static_cast<uint8_t*>(codes.mutable_data_ptr());
   const int64_t cols = x.dim() == 0 ? 1 : x.size(-1), rows = cols == 0 ? 0 : x.numel() / cols;
   const auto draw = draw_for(seed, Site::kSingle, true);
@@ -74,7 +83,8 @@ Result quantize_meta(const Tensor& x, int64_t bits, bool is_signed, bool, double
                      const optional<Tensor>& scale, optional<c10::SymInt> seed) {
   check_quantize(x, bits, range_fraction, scale, seed);
   const auto floats = x.options().dtype(at::kFloat);
-  return {at::empty_symint(x.sym_sizes(), x.options().dtype(is_signed ? at::kChar : at::kByte)),
+  const auto options = x.options().dtype(is_signed ? at::kChar : at::kByte);
+  return {keeps_order(scale, seed.has_value()) ? at::empty_like(x, options) : at::empty_symint(x.sym_sizes(), options),
           scale ? at::empty_symint(scale->sym_sizes(), floats) : at::empty({}, floats)};
 }
 

@@ -77,6 +77,10 @@ constexpr CodeGrid kGrid{0.4f, -7, 7, 8};
 constexpr CodeGrid kWideGrid{64.0f, -7, 7, 0};
 constexpr StepGrid kStepGrid{0.05f, 0.0f, 1.0f / 16, 0.8f, -8, 7, 7, Rounding::kHalfEven, true, false, false};
 constexpr LevelGrid kLevelGrid{0.3352f, -8, 7};
+ColumnEpilogue column_epilogue(const float* column_scale) {
+  return {column_scale, 0.1f, 0.5f, nullptr, nullptr, 0, false};
+}
+
 constexpr Epilogue kEpilogue{{0.1f, 0.2f, 0.3f}, 1.0f / 64, nullptr};
 constexpr Draw draw_of(int32_t bits) {
   return {0x12345678u, 0x9ABCDEF0u, 4, bits};
@@ -195,8 +199,15 @@ void add_packing(std::vector<Row>& rows, Data& d) {
   add("scale_s32f32", "", kElements,
       [&](const KernelTable& k) { k.scale_s32f32(d.s32.data(), kElements, kEpilogue, d.out_f32.data()); });
   add("scale_s32f32_columns", "", kElements, [&](const KernelTable& k) {
-    k.scale_s32f32_columns(d.s32.data(), kRows, kCols, kCols, {d.f32.data(), 0.1f, 0.5f, nullptr}, d.out_f32.data(),
-                           kCols);
+    k.scale_s32f32_columns(d.s32.data(), kRows, kCols, kCols, column_epilogue(d.f32.data()), d.out_f32.data(), kCols);
+  });
+  add("scale_s32u8_columns", "", kElements, [&](const KernelTable& k) {
+    k.scale_s32u8_columns(d.s32.data(), kRows, kCols, kCols, column_epilogue(d.f32.data()), {0.1f, 0, 255, 0},
+                          d.out_u8.data(), kCols);
+  });
+  add("quantize_f32u8_columns", "", kElements, [&](const KernelTable& k) {
+    k.quantize_f32u8_columns(d.f32.data(), kRows, kCols, kCols, d.f32.data(), d.f32.data(), {0.1f, 0, 255, 0},
+                             d.out_u8.data(), kCols);
   });
   add("pack_u8u4", "", kElements, [&](const KernelTable& k) { k.pack_u8u4(d.u8.data(), kElements, d.out_u8.data()); });
   add("unpack_u4u8", "", kElements,

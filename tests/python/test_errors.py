@@ -289,8 +289,24 @@ INT_ROWS = [
     (dict(bias=i8(3)), T, r"bias to be float32, .*, got Char"),
     (dict(x_zero2=513), V, r"x_zero2 in -512\.\.512, got 513"),
     (dict(weight_zero2=-513), V, r"weight_zero2 in -512\.\.512, got -513"),
+    (dict(out_scale=f32(1)), V, r"out_scale to have 0 dimensions, got 1 .*"),
+    (dict(out_scale=i8()), T, r"out_scale to be float32, .*, got Char"),
+    (dict(out_bits=9), V, r"out_bits in 2\.\.8, got 9"),
+    (dict(residual=f32(1, 3)), V, r"residual to have the size of the output, got \[1, 3\] \(the output is \[.*\]\)"),
+    (dict(residual=i8(1, 3)), T, r"residual to be float32, .*, got Char"),
     (dict(x=f32(4, 8)), T, r"x to be int8 or uint8, got Float"),
 ]
+AFFINE = dict(x=f32(2, 3, 4), gain=f32(3), shift=f32(3), scale=f32(), bits=4)
+AFFINE_ROWS = [
+    (dict(x=i8(2, 3, 4)), T, r"x to be float32, .*, got Char"),
+    (dict(x=f32(3)), V, r"x to have at least 2 dimensions, got 1"),
+    (dict(gain=f32(4)), V, r"gain to hold one value per channel, got \[4\] \(x is \[2, 3, 4\]\)"),
+    (dict(shift=f32()), V, r"shift to hold one value per channel, got \[\] .*"),
+    (dict(gain=i8(3)), T, r"gain to be float32, .*, got Char"),
+    (dict(scale=f32(3)), V, r"scale to have 0 dimensions, got 1 .*"),
+    (dict(bits=1), V, r"bits in 2\.\.8, got 1"),
+]
+ROWS += [((ops.affine_quantize, (), {**AFFINE, **options}), error, text) for options, error, text in AFFINE_ROWS]
 ROWS += [(int_linear(**options), error, text) for options, error, text in INT_ROWS]
 ROWS += [(int_conv2d(**options), error, text) for options, error, text in INT_ROWS[:-1]]
 ROWS += [

@@ -153,3 +153,46 @@ def test_empty(x_zero2):
     assert F.int_conv2d(image, one, kernel[:0], one, x_zero2=x_zero2).shape == (2, 0, 3, 3)
     shallow = F.int_conv2d(image[:, :0], one, kernel[:, :0], one, bias, x_zero2=x_zero2)
     assert_same(shallow, bias.reshape(1, 3, 1, 1).expand(2, 3, 3, 3))
+
+
+@pytest.mark.parametrize("op", [F.int_linear, F.int_conv2d], ids=["linear", "conv2d"])
+def test_what_follows_a_product_is_the_same_inside_it(op):
+    """Residual, ReLU and quantiser in the op or behind it: the same bits."""
+    conv = op is F.int_conv2d
+    x, w = (codes((3, 4, 6, 5), torch.uint8, 8), codes((7, 4, 3, 3), torch.int8, 8)) if conv else (
+        codes((5, 33), torch.uint8, 8), codes((7, 33), torch.int8, 8))  # fmt: skip
+    x_scale, weight_scale, bias = operands(7, 8, True, True)
+    plain = op(x, x_scale, w, weight_scale, bias)
+    step, residual = plain.abs().mean() / 9, torch.randn_like(plain) * plain.abs().mean()
+    for r in (None, residual, residual.double(), residual.transpose(0, 1).contiguous().transpose(0, 1)):
+        for relu in (False, True):
+            want = plain if r is None else plain + r.float()
+            want = want.relu() if relu else want
+            assert_same(op(x, x_scale, w, weight_scale, bias, residual=r, relu=relu), want)
+            for bits in (8, 3, 2):
+                got = op(x, x_scale, w, weight_scale, bias, residual=r, relu=relu, out_scale=step, out_bits=bits)
+                assert got.dtype == torch.uint8 and got.stride() == want.stride()
+                assert_same(got, F.quantize(want, bits, signed=False, scale=step)[0])
+    assert op(x[:0], x_scale, w, weight_scale, bias, out_scale=step).dtype == torch.uint8
+
+
+def test_affine_codes_are_the_codes_of_the_affine_values():
+    for shape in ((3, 5, 4, 6), (7, 5), (2, 5, 3), (0, 5, 4), (2, 0, 3)):
+        x, gain, shift = torch.randn(shape), torch.randn(shape[1]), torch.randn(shape[1])
+        values = x * gain.reshape(-1, *[1] * (x.dim() - 2)) + shift.reshape(-1, *[1] * (x.dim() - 2))
+        step = torch.tensor(0.11)
+        for signed, bits in ((False, 8), (False, 2), (True, 4)):
+            want = F.quantize(values, bits, signed=signed, narrow=False, scale=step)[0]
+            assert_same(F.affine_quantize(x, gain, shift, step, bits, signed=signed), want)
+            assert_same(F.affine_quantize(x.double(), gain, shift, step, bits, signed=signed), want)
+    image = torch.randn(2, 5, 4, 3).to(memory_format=torch.channels_last)
+    got = F.affine_quantize(image, torch.rand(5), torch.rand(5), torch.tensor(0.1), 4)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_deep_and_narrow_products_are_exact():
+    """Every tail of the blocks of rows, columns and k."""
+    for m, k, n in itertools.product((1, 5, 6, 7, 13), (3, 4, 1023, 1028, 2500), (1, 7, 8, 9, 40)):
+        x, w = codes((m, k), torch.uint8, 8), codes((n, k), torch.int8, 8)
+        one = torch.tensor(1.0)
+        assert_same(F.int_linear(x, one, w, one), (x.double() @ w.double().t()).float())

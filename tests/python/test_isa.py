@@ -154,6 +154,12 @@ def int_products():
                 yield ops.int_conv2d(image, scale, kernel, scale, None, [1, 1], [1, 1], **zero2)
                 image = image.to(memory_format=torch.channels_last)
                 yield ops.int_conv2d(image, scale, kernel, scales, bias, [2, 1], [0, 1], **zero2)
+                joined = dict(residual=torch.randn(70, 45) * 9, relu=True, **zero2)
+                yield ops.int_linear(x, scale, w, scales, bias, **joined)
+                yield ops.int_linear(x, scale, w, scales, bias, out_scale=torch.tensor(0.37), out_bits=5, **joined)
+    values, gain, shift = torch.randn(9, 45, 7), torch.randn(45), torch.randn(45)
+    for signed in (False, True):
+        yield ops.affine_quantize(values, gain, shift, scale, 4, signed=signed)
 
 
 def layers():

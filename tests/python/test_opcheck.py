@@ -194,13 +194,36 @@ SAMPLES = {
         lambda: ((leaf(torch.randn(4, 9)), torch.randn(9, 4).double().t()), {"per_channel": True}),
         lambda: ((torch.empty(0, 5), torch.empty(0, 5)), {"per_channel": True}),
     ],
+    "affine_quantize": [
+        lambda: ((torch.randn(2, 3, 4, 5), torch.rand(3), torch.randn(3), torch.tensor(0.1), 4), {}),
+        lambda: ((torch.randn(4, 7).half(), torch.rand(7), torch.randn(7), torch.tensor(0.1), 8), {"signed": True}),
+        lambda: ((torch.randn(0, 3, 4), leaf(torch.rand(3)), torch.randn(3), leaf(torch.tensor(0.1)), 2), {}),
+        lambda: (
+            (torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.rand(3), torch.randn(3))
+            + (torch.tensor(0.1), 8),
+            {},
+        ),
+    ],
     "int_linear": [
+        lambda: (
+            (uint8(5, 40), torch.tensor(0.1), int8(6, 40), torch.tensor(0.2)),
+            {"residual": torch.randn(5, 6), "relu": True, "out_scale": torch.tensor(0.3), "out_bits": 4},
+        ),
         lambda: ((uint8(5, 40), torch.tensor(0.1), int8(6, 40), torch.tensor(0.2)), {}),
         lambda: ((int8(2, 3, 7), torch.tensor(0.1), int8(6, 7), torch.rand(6), torch.randn(6)), {"x_zero2": 3}),
         lambda: ((int8(0, 7), torch.tensor(0.1), int8(6, 7), torch.rand(6)), {"weight_zero2": -1}),
         lambda: ((uint8(7), leaf(torch.tensor(0.1)), int8(6, 7), leaf(torch.rand(6).double())), {}),
     ],
     "int_conv2d": [
+        lambda: (
+            (uint8(2, 3, 7, 6), torch.tensor(0.1), int8(4, 3, 3, 3), torch.rand(4)),
+            {"residual": leaf(torch.randn(2, 4, 5, 4)), "relu": True},
+        ),
+        lambda: (
+            (uint8(2, 3, 7, 6).to(memory_format=torch.channels_last), torch.tensor(0.1), int8(4, 3, 3, 3))
+            + (torch.rand(4),),
+            {"out_scale": leaf(torch.tensor(0.3))},
+        ),
         lambda: ((uint8(2, 3, 7, 6), torch.tensor(0.1), int8(4, 3, 3, 3), torch.rand(4), None, [1, 1], [1, 1]), {}),
         lambda: (
             (int8(2, 3, 7, 6).to(memory_format=torch.channels_last), torch.tensor(0.1), int8(4, 3, 3, 3))

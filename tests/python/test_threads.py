@@ -105,6 +105,10 @@ def single_ops():
         "int linear": lambda: ops.int_linear(a, steps.mean(), b.t(), steps[:170]),
         "int linear wide": lambda: ops.int_linear(a, steps.mean(), b.t(), steps[:170], x_zero2=-511),
         "int conv": lambda: ops.int_conv2d(image, steps.mean(), kernel, steps[:30], None, [1, 1], [1, 1], x_zero2=7),
+        "int linear joined": lambda: ops.int_linear(
+            a, steps.mean(), b.t(), steps[:170], residual=x[: len(a), :170], relu=True, out_scale=steps.mean()
+        ),
+        "affine quantize": lambda: ops.affine_quantize(x, x[0], x[1], steps.mean(), 4),
         "lsq": lambda: step_gradients(ops.lsq_quantize, x, steps.mean(), 4),
         "lsq rows": lambda: step_gradients(ops.lsq_quantize, x, steps, 4, signed=True, offset=torch.tensor(0.1)),
         "vecq step": lambda: ops.vecq_step(x, 4),

@@ -217,6 +217,8 @@ def test_every_op_scripts():
         low = low + torch.ops.quintil.int_linear(codes, scale, codes, scale, weight_zero2=-1).sum()
         image = codes.reshape(1, 5, 3, 11)
         low = low + torch.ops.quintil.int_conv2d(image, scale, image, scale, None, [1, 1], [1, 1]).sum()
+        gain = scale.expand(x.size(1))
+        low = low + torch.ops.quintil.affine_quantize(x, gain, gain, scale, 4).sum()
         return product.float() + spread.sum() + clamped + low
 
     x = torch.randn(5, 33)
@@ -228,4 +230,5 @@ def test_every_op_scripts():
     low = low + torch.ops.quintil.int_linear(codes, scale, codes, scale, weight_zero2=-1).sum()
     image = codes.reshape(1, 5, 3, 11)
     low = low + torch.ops.quintil.int_conv2d(image, scale, image, scale, None, [1, 1], [1, 1]).sum()
+    low = low + torch.ops.quintil.affine_quantize(x, scale.expand(33), scale.expand(33), scale, 4).sum()
     assert_same(use(x, 9), product.float() + spread + clamped + low)

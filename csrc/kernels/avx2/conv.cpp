@@ -101,27 +101,82 @@ inline void for_each_tap(const ConvShape& s, const Run& run, F f) {
   for (int64_t t = run.first; t < run.last; ++t) f(t, run.pixel + (t - run.first) * s.dilation_w);
 }
 
+// `count` pieces of n bytes, at strides.
+inline void copy_pieces(uint8_t* to, int64_t to_stride, const uint8_t* from, int64_t from_stride, int64_t n,
+                        int64_t count) {
+  if (n >= 32 && n <= 64) {  // two vectors, without a loop for each piece
+    for (int64_t i = 0; i < count; ++i, to += to_stride, from += from_stride) {
+      const __m256i head = load(from), tail = load(from + n - 32);
+      store(to, head);
+      store(to + n - 32, tail);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i, to += to_stride, from += from_stride) copy(to, from, n);
+}
+
+// Taps in the order (kh, kw, c) without dilation: a kernel row is one piece of the image.
+struct Unfolding {
+  const uint8_t* image;
+  const ConvShape& s;
+  uint8_t zero;
+  uint8_t* out;
+  int64_t ld;
+};
+
+// Kernel row kh of one position, some of whose taps may lie outside.
+inline void unfold_run(const Unfolding& u, const Run& run, uint8_t* to) {
+  const int64_t c = u.s.channels, kernel_w = u.s.kernel_w;
+  if (run.first > 0) __builtin_memset(to, u.zero, static_cast<size_t>(run.first * c));
+  if (run.last < kernel_w) __builtin_memset(to + run.last * c, u.zero, static_cast<size_t>((kernel_w - run.last) * c));
+  copy(to + run.first * c, u.image + run.pixel * c, (run.last - run.first) * c);
+}
+
+// Position by position at the edges of the image; in between, all of a row of positions.
+inline void unfold_rows(const Unfolding& u, int64_t first, int64_t count) {
+  const ConvShape& s = u.s;
+  const int64_t c = s.channels, piece = s.kernel_w * c;
+  const int64_t inner_first = (s.pad_w + s.stride_w - 1) / s.stride_w;  // positions with all taps on the image
+  const int64_t room = s.width - s.kernel_w + s.pad_w;
+  const int64_t inner_last = room < 0 ? 0 : room / s.stride_w + 1;
+  for (int64_t row = 0; row < count;) {
+    const int64_t oy = (first + row) / s.out_w, begin = (first + row) % s.out_w;
+    const int64_t end = s.out_w - begin < count - row ? s.out_w : begin + count - row;
+    const int64_t lo = inner_first < begin ? begin : inner_first, hi = inner_last < end ? inner_last : end;
+    for (int64_t kh = 0; kh < s.kernel_h; ++kh) {
+      const int64_t y = oy * s.stride_h - s.pad_h + kh * s.dilation_h;
+      uint8_t* to = u.out + row * u.ld + kh * piece - begin * u.ld;
+      const bool has_inner = y >= 0 && y < s.height && lo < hi;
+      for (int64_t ox = begin; ox < end; ++ox) {
+        if (has_inner && ox == lo) ox = hi;
+        if (ox < end) unfold_run(u, run_of(s, y, ox * s.stride_w - s.pad_w), to + ox * u.ld);
+      }
+      if (!has_inner) continue;
+      const uint8_t* from = u.image + (y * s.width + lo * s.stride_w - s.pad_w) * c;
+      copy_pieces(to + lo * u.ld, u.ld, from, s.stride_w * c, piece, hi - lo);
+    }
+    row += end - begin;
+  }
+}
+
 }  // namespace
 
 void im2col_u8(const uint8_t* image, const ConvShape& s, int64_t first, int64_t count, uint8_t zero, uint8_t* out,
                int64_t ld) {
+  if (s.channels_last_taps && s.dilation_w == 1) return unfold_rows({image, s, zero, out, ld}, first, count);
   const int64_t taps = s.kernel_h * s.kernel_w, c = s.channels;
   for_each_run(s, first, count, [&](int64_t row, int64_t kh, const Run& run) {
-    if (!s.channels_last_taps) {
-      uint8_t* to = out + row * ld + kh * s.kernel_w;
-      for (int64_t t = 0; t < s.kernel_w; ++t) {
-        const bool inside = t >= run.first && t < run.last;
-        const uint8_t* from = inside ? image + (run.pixel + (t - run.first) * s.dilation_w) * c : nullptr;
-        for (int64_t i = 0; i < c; ++i) to[i * taps + t] = inside ? from[i] : zero;
-      }
-      return;
+    if (s.channels_last_taps) {
+      uint8_t* to = out + row * ld + kh * s.kernel_w * c;
+      if (run.last - run.first < s.kernel_w) __builtin_memset(to, zero, static_cast<size_t>(s.kernel_w * c));
+      return for_each_tap(s, run, [&](int64_t t, int64_t pixel) { copy(to + t * c, image + pixel * c, c); });
     }
-    uint8_t* to = out + row * ld + kh * s.kernel_w * c;
-    if (run.first > 0) __builtin_memset(to, zero, static_cast<size_t>(run.first * c));
-    if (run.last < s.kernel_w)
-      __builtin_memset(to + run.last * c, zero, static_cast<size_t>((s.kernel_w - run.last) * c));
-    if (s.dilation_w == 1) return copy(to + run.first * c, image + run.pixel * c, (run.last - run.first) * c);
-    for_each_tap(s, run, [&](int64_t t, int64_t pixel) { copy(to + t * c, image + pixel * c, c); });
+    uint8_t* to = out + row * ld + kh * s.kernel_w;
+    for (int64_t t = 0; t < s.kernel_w; ++t) {
+      const bool inside = t >= run.first && t < run.last;
+      const uint8_t* from = inside ? image + (run.pixel + (t - run.first) * s.dilation_w) * c : nullptr;
+      for (int64_t i = 0; i < c; ++i) to[i * taps + t] = inside ? from[i] : zero;
+    }
   });
 }
 

@@ -307,6 +307,7 @@ void multiply(const Gemm& g, Sink whole) {
 }  // namespace
 
 void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) {
+  if (g.overflow == Overflow::kNone && run_length(g.max_a, g.max_b) < kShortRun) return gemm_wide_codes(g, c, ld);
   multiply(g, IntegerSink{c, ld, false, {}});
 }
 

@@ -47,6 +47,10 @@ void gemm_u8s4s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 void gemm_u8s8s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 int64_t gemm_s32s32s32(const WideGemm& g, int32_t* c, int64_t ld);
 void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out);
+void quantize_f32u8_columns(const float* x, int64_t rows, int64_t cols, int64_t ld, const float* gain,
+                            const float* shift, const CodeGrid& grid, uint8_t* out, int64_t out_ld);
+void scale_s32u8_columns(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e,
+                         const CodeGrid& grid, uint8_t* out, int64_t out_ld);
 void scale_s32f32_columns(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e, float* out,
                           int64_t out_ld);
 

@@ -1,6 +1,6 @@
 """Trains a network at several widths and leaves its folder; goes on after an interruption.
 
-config.json    options that decide the result          log.jsonl      a row per epoch: loss, and accuracy if tested, by width
+config.json    options that decide the result          log.jsonl      a row per epoch: loss, tested accuracy by width
 last.pt        checkpoint after every epoch            timing.jsonl   seconds per epoch
 traces.json    trace of the Hessian per layer          summary.json   accuracy by width; the run is finished
 """

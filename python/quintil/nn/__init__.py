@@ -1,5 +1,6 @@
 """Layers that compute on integers, and the swap that puts them into a float model."""
 
+from .deploy import deploy
 from .double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
 from .fold import fold_norms_
 from .fuse import fuse_, unfuse_
@@ -19,6 +20,7 @@ __all__ = [
     "SwappedLayer",
     "SwitchableBatchNorm1d",
     "SwitchableBatchNorm2d",
+    "deploy",
     "dequantize_",
     "fold_norms_",
     "fuse_",

@@ -218,10 +218,10 @@ class DoubleRoundingConv2d(_DoubleRoundingLayer, nn.Conv2d):
 
     def attach(self, scheme: DoubleRounding) -> None:
         super().attach(scheme)
-        self._pad = even_padding(self) or (0, 0)
+        self.even_padding = even_padding(self) or (0, 0)
 
     def detach(self) -> None:
-        del self._pad
+        del self.even_padding
         super().detach()
 
     @torch.jit.unused
@@ -241,12 +241,12 @@ class DoubleRoundingConv2d(_DoubleRoundingLayer, nn.Conv2d):
         weight, weight_step = self.kept_weight_codes()
         codes, step, offset = self.input_codes(input)
         output = torch.ops.quintil.int_conv2d(
-            codes, step, weight, weight_step, self.bias, self.stride, self._pad, self.dilation
+            codes, step, weight, weight_step, self.bias, self.stride, self.even_padding, self.dilation
         )
         if offset is not None:  # padding has none, so it depends on the place
             values = weight * weight_step.reshape(-1, 1, 1, 1)
             image = offset.expand(1, input.size(1), input.size(2), input.size(3))
-            output = output + F.conv2d(image, values, None, self.stride, self._pad, self.dilation)
+            output = output + F.conv2d(image, values, None, self.stride, self.even_padding, self.dilation)
         return output.to(input.dtype)
 
 

@@ -13,7 +13,7 @@ from quintil.nn.norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d
 from quintil.nn.swap import SwappedLayer
 
 _SWITCHABLE = (SwitchableBatchNorm1d, SwitchableBatchNorm2d)
-_QUANTISED = (DoubleRoundingLinear, DoubleRoundingConv2d)
+QUANTISED = (DoubleRoundingLinear, DoubleRoundingConv2d)
 
 
 def fold_norms_(model: nn.Module) -> list[str]:
@@ -27,7 +27,7 @@ def fold_norms_(model: nn.Module) -> list[str]:
     """
     model.eval()
     try:
-        graph = _Tracer().trace(model)
+        graph = LeafTracer().trace(model)
     except Exception as error:  # whatever the model's own code raises on proxies
         raise TypeError(f"fold_norms_: expected model to be traceable by torch.fx, got {error}") from error
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
@@ -40,14 +40,14 @@ def fold_norms_(model: nn.Module) -> list[str]:
         layer, norm = modules[before.target], modules[node.target]
         once = calls[node.target] == calls[before.target] == 1
         if once and _takes(layer) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
-            _fold(layer, norm.active() if isinstance(norm, _SWITCHABLE) else norm)
+            _fold(layer, norm)
             parent, _, name = node.target.rpartition(".")
             setattr(modules[parent], name, nn.Identity().eval())
             folded.append(node.target)
     return folded
 
 
-class _Tracer(fx.Tracer):
+class LeafTracer(fx.Tracer):
     """Swapped layers are leaves, as torch's own layers are."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
@@ -56,14 +56,14 @@ class _Tracer(fx.Tracer):
 
 def _takes(layer: nn.Module) -> bool:
     if isinstance(layer, SwappedLayer):
-        return isinstance(layer, _QUANTISED)
+        return isinstance(layer, QUANTISED)
     return isinstance(layer, (nn.Linear, nn.Conv2d))
 
 
 @torch.no_grad()
 def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
-    gain, shift = _affine(norm)
-    if isinstance(layer, _QUANTISED):
+    gain, shift = affine_of(norm)
+    if isinstance(layer, QUANTISED):
         layer.fold(gain, shift)
         return
     bias = shift if layer.bias is None else layer.bias * gain + shift
@@ -71,8 +71,9 @@ def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
     layer.bias = nn.Parameter(bias.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
 
 
-def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """gain, shift with norm(x) = x gain + shift per channel; computed in double, float32."""
+def affine_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """gain, shift with norm(x) = x gain + shift per channel, at the widths of now; computed in double, float32."""
+    norm = norm.active() if isinstance(norm, _SWITCHABLE) else norm
     gain = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:
         gain = gain * norm.weight.double()
