@@ -140,6 +140,19 @@ def test_odd_integers_and_sums_are_the_same_product_t11():
     assert_same(sums.double(), exact)
 
 
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "conv2d"])
+def test_empty_batches_and_zeros(kind):
+    layer, _, x = made(kind, VecQ(4, 8))
+    started(layer, x)
+    with torch.no_grad():
+        assert layer(x[:0]).shape == (0, *layer(x).shape[1:])
+        assert layer.train()(x[:0]).shape[0] == 0
+        layer.weight.zero_()
+        for mode in (True, False):
+            bias = layer.quantized_bias().reshape(-1, *[1] * (x.dim() - 2))
+            torch.testing.assert_close(layer.train(mode)(x), bias.expand(layer(x).shape), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["grouped", "transposed"])
 def test_other_layers_stay_in_float(kind):
     layer, _, x = made(kind, VecQ(4, 4))

@@ -206,10 +206,10 @@ def test_cells(bias):
 class Reviews(nn.Module):
     """Words to one number, as the Keras example does it."""
 
-    def __init__(self, words: int = 60):
+    def __init__(self, words: int = 60, width: int = 16, filters: int = 12, kernel: int = 3, states: int = 10):
         super().__init__()
-        self.table, self.conv = nn.Embedding(words, 16), nn.Conv1d(16, 12, 3)
-        self.lstm, self.head = nn.LSTM(12, 10, batch_first=True), nn.Linear(10, 1)
+        self.table, self.conv = nn.Embedding(words, width), nn.Conv1d(width, filters, kernel)
+        self.lstm, self.head = nn.LSTM(filters, states, batch_first=True), nn.Linear(states, 1)
 
     def forward(self, x):
         x = F.max_pool1d(self.conv(self.table(x).transpose(1, 2)).relu(), 2)
@@ -241,3 +241,19 @@ def test_a_model_of_all_of_them_learns(scheme):
     assert type(model.lstm) is nn.LSTM and dict(model.named_parameters()) == parameters
     assert set(model.state_dict()) == set(Reviews().state_dict())
     assert torch.isfinite(model(x)).all()
+
+
+@pytest.mark.parametrize("bits, published", [(2, 0.63), (4, 1.26), (8, 2.52)])
+def test_every_parameter_takes_the_bits_of_the_scheme_t14(bits, published):
+    """10.07 MiB of float32; torch's LSTM has one bias more than the published 2,638,895 parameters."""
+    model = quintil.quantize_(Reviews(20_000, 128, 64, 5, 70), VecQ(bits))
+    count = sum(p.numel() for p in model.parameters())
+    assert count - 4 * 70 == 2_638_895 and round(count * 4 / 2**20, 2) == 10.07
+    total = 0
+    for layer in model.children():
+        for name, p in layer.named_parameters():
+            recurrent = getattr(layer, "parameter_quantizers", {})
+            quantizer = recurrent[name] if name in recurrent else getattr(layer, f"{name}_quantizer")
+            assert len(quantizer(p).unique()) <= 2**bits
+            total += quantizer.bits * p.numel()
+    assert round(total / 8 / 2**20, 2) == published

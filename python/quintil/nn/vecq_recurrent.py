@@ -1,7 +1,8 @@
 """nn.LSTM, nn.GRU and nn.LSTMCell on half-integer levels [VECQ 2.9].
 
-Every weight and bias is one tensor with a length of its own. Quantised activations are the input, and of whole sequences
-the output and the final states; states between time steps stay float32, so the products do too, in evaluation as well.
+Every weight and bias is one tensor with a length of its own. Quantised activations are the input, and of whole
+sequences the output and the final states; states between time steps stay float32, so the products do too, in
+evaluation as well.
 """
 
 from __future__ import annotations
