@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quintil.nn.geometry import even_padding
 from quintil.nn.half_products import conv2d, extended, linear
 from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
@@ -158,7 +159,7 @@ class _VecQConv(VecQLayer):
     @torch.jit.unused
     def has_integers(self, scheme: VecQ) -> bool:
         """As for linear layers; groups, other padding than zeros and padding of unequal sides stay in float32."""
-        plain = self.groups == 1 and self.padding_mode == "zeros" and _even_padding(self) is not None
+        plain = self.groups == 1 and self.padding_mode == "zeros" and even_padding(self) is not None
         return plain and super().has_integers(scheme)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -181,20 +182,10 @@ class _VecQConv(VecQLayer):
         return output.to(input.dtype)
 
 
-def _even_padding(conv: nn.Module) -> tuple[int, ...] | None:
-    """Padding of each side by dimension; None where padding='same' pads one side more than the other."""
-    if conv.padding == "valid":
-        return (0,) * len(conv.kernel_size)
-    if conv.padding != "same":
-        return conv.padding
-    spans = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
-    return None if any(span % 2 for span in spans) else tuple(span // 2 for span in spans)
-
-
 def _even_geometry(conv: nn.Module) -> list[int]:
     """Stride, padding and dilation of an image, rows before columns."""
     fill = 2 - len(conv.kernel_size)
-    padding = _even_padding(conv) or (0,) * len(conv.kernel_size)
+    padding = even_padding(conv) or (0,) * len(conv.kernel_size)
     return [*(1,) * fill, *conv.stride, *(0,) * fill, *padding, *(1,) * fill, *conv.dilation]
 
 

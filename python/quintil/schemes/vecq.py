@@ -14,8 +14,8 @@ class VecQ(Scheme):
 
     weight_bits: of every weight [V1].
     activation_bits: of activations, with running averages of their step and length [V11, V12]; None = float32.
-    drive: what the length is [V6, V13]: 'projection' of the weight on its half-integers, the 'norm' ratio of the authors'
-        later code, or 'none', the step itself (ClipQ). Activations take the same, 'none' as 'projection'.
+    drive: what the length is [V6, V13]: 'projection' of the weight on its half-integers, the ratio of norms, 'norm', of
+        the authors' later code, or 'none', the step itself (ClipQ). Activations take the same, 'none' as 'projection'.
     activation_place: a layer quantises its 'input', or its 'output', before what follows it (a ReLU).
     momentum: of the running averages, 0 <= momentum < 1.
     per_channel: a step and a length for each x[i] of a weight, else one for the tensor.
