@@ -63,6 +63,10 @@ TORCH_LIBRARY(quintil, m) {
       tags);
   m.def("double_round(Tensor codes, int from_bits, int to_bits, *, str rounding='half_even') -> Tensor", tags);
   m.def(
+      "double_round.out(Tensor codes, int from_bits, int to_bits, *, str rounding='half_even', Tensor(a!) out) -> "
+      "Tensor(a!)",
+      tags);
+  m.def(
       "double_round_quantize(Tensor x, Tensor scale, int from_bits, int to_bits, *, str rounding='half_even', "
       "bool chain_pow2=False, str weight_source='stored', str mask_on='scaled', str scale_residual='double', "
       "str scale_grad_sum='channel') -> Tensor",

@@ -13,6 +13,12 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
+
+namespace torch::jit {
+struct Module;  // <torch/script.h>
+}
 
 #if defined(__GNUC__)
 #define QUINTIL_API __attribute__((visibility("default")))
@@ -46,6 +52,10 @@ struct ConvOptions {
   std::string conv_backward = "per_sample";
   std::string tile_order = "khwc";
 };
+
+// Name of a layer or of what holds it, or a pattern as in a shell -> bits; of several that match a layer the last
+// counts.
+using LayerBits = std::vector<std::pair<std::string, int64_t>>;
 
 // Code q means scale * (q - zero2 / 2).
 struct IntOptions {
@@ -148,6 +158,20 @@ QUINTIL_API std::tuple<at::Tensor, at::Tensor> vecq_activation(const at::Tensor&
 // Orientation loss, modulus loss and their sum.
 QUINTIL_API std::tuple<at::Tensor, at::Tensor, at::Tensor> vecq_losses(const at::Tensor& x, const at::Tensor& y,
                                                                        bool per_channel = false);
+
+// Sets the width of the layers of a scripted Double Rounding model, and lets every BatchNorm per width follow, as
+// quintil.set_bits does in Python; layers that no pattern matches keep theirs. Before anything is changed: ValueError
+// for a width that a layer does not have or a module without such layers, IndexError for a pattern that matches none.
+QUINTIL_API void set_bits(torch::jit::Module& module, int64_t bits);
+QUINTIL_API void set_bits(torch::jit::Module& module, const LayerBits& bits);
+
+// Fills a scripted model with what quintil.save_quantized wrote, for HDQT and Double Rounding, and puts it into
+// evaluation mode at the given widths; without them, and where they name no layer, at the highest, or at those of the
+// fold. The module is the saved architecture, quantised (and folded) before it was scripted; its values, if it has any,
+// are lost. ValueError for a file that is absent, damaged or does not fit the module; what set_bits raises.
+QUINTIL_API void load_quantized(torch::jit::Module& module, const std::string& path,
+                                std::optional<int64_t> bits = std::nullopt);
+QUINTIL_API void load_quantized(torch::jit::Module& module, const std::string& path, const LayerBits& bits);
 
 // The instruction set in use: scalar, avx2 or avx512vnni. QUINTIL_ISA forces one.
 QUINTIL_API std::string active_isa();

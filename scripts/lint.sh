@@ -12,7 +12,7 @@ check() {
   if command -v "$1" >/dev/null; then "$@" || status=1; else echo "lint: $1 is not installed, left out" >&2; fi
 }
 
-mapfile -d '' -t cpp < <(find csrc tests -name '*.h' -print0 -o -name '*.cpp' -print0)
+mapfile -d '' -t cpp < <(find csrc tests examples -name '*.h' -print0 -o -name '*.cpp' -print0)
 check clang-format --dry-run --Werror "${cpp[@]}"
 check black --check --quiet .
 check ruff check --quiet .

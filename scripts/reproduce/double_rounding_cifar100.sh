@@ -36,11 +36,11 @@ for seed in "${seeds[@]}"; do
   done
   train no_alrs "${short[@]}" --lr_mode none
   train distilled "${short[@]}" --distillation previous_epoch
-  train alrs_rel "${short[@]}" --lr_mode alrs_rel
   multi="$results/plain/cifar100_resnet20_multi_double_rounding_w8642/seed$seed"
   train plain --stage mixed --start "$multi" --epochs 5 --lr 1e-4 --mix_warmup 0 --seed "$seed"
   mixed="$results/plain/cifar100_resnet20_mixed_double_rounding_w8642/seed$seed"
   "$python" "$here/../search_bits.py" "$mixed" --data_root "$data" --sweep 2 8 0.5
+  train alrs_rel "${short[@]}" --lr_mode alrs_rel
 done
 for name in plain no_alrs distilled alrs_rel; do
   echo "$name"

@@ -153,7 +153,7 @@ void pack_a(const KernelTable& k) {
   measured([&] { k.pack_a_u8(a.data(), m, 1, depth, m, kTile, packed.data()); });
 }
 
-// The three ways in which the ops multiply: no limit (one tile), a narrow accumulator of 4-bit codes, 8-bit codes.
+// The ways in which the ops multiply: no limit (one tile), a narrow accumulator of 4-bit codes, 8-bit codes.
 struct Exact {
   static constexpr int32_t bits = 4, accumulator = 32;
 };
@@ -162,6 +162,9 @@ struct Narrow {
 };
 struct Wide {
   static constexpr int32_t bits = 8, accumulator = 16;
+};
+struct WideExact {
+  static constexpr int32_t bits = 8, accumulator = 32;
 };
 
 template <class Law, class Out>
@@ -195,6 +198,52 @@ void gemm(const KernelTable& k) {
   } else {
     measured([&] { k.gemm_u8s8s32(g, c.data(), kN); });
   }
+}
+
+template <int32_t bits>
+void every_mac(const KernelTable& k) {
+  constexpr int32_t zero = 1 << (bits - 1);
+  constexpr int64_t columns = (kN + kWidePanel - 1) / kWidePanel * kWidePanel;
+  auto a = integers<uint8_t>(kM * kK, 1, 2 * zero - 1);
+  auto b = integers<int8_t>(kK * kN, 1 - zero, zero - 1);
+  auto panels = room<int8_t>(kK * columns);
+  k.pack_b_s8_every_mac(b.data(), kN, 1, kK, kN, kTile, bits == 4 ? 15 : 255, panels.data());
+  const EveryMacGemm g{.a = a.data(),
+                       .a_row = kK,
+                       .a_k4 = kDepth,
+                       .b = panels.data(),
+                       .m = kM,
+                       .n = kN,
+                       .k4 = kK / kDepth,
+                       .tile_k4 = kTile / kDepth,
+                       .zero = zero,
+                       .limit = bits == 4 ? 127 : 32767};
+  auto c = room<int32_t>(kM * kN);
+  measured([&] { (bits == 4 ? k.gemm_u8s4s32_every_mac : k.gemm_u8s8s32_every_mac)(g, c.data(), kN); });
+}
+
+template <class Out>
+void scale_columns(const KernelTable& k) {
+  auto x = integers<int32_t>(kElements, -3000, 3000);
+  auto columns = floats(2 * kCols), residual = floats(kElements);
+  auto out = room<Out>(kElements);
+  const ColumnEpilogue e{columns.data(), 0.1f, 1.0f, columns.data() + kCols, residual.data(), kCols, true};
+  measured([&] {
+    if constexpr (std::is_same_v<Out, float>) {
+      k.scale_s32f32_columns(x.data(), kRows, kCols, kCols, e, out.data(), kCols);
+    } else {
+      k.scale_s32u8_columns(x.data(), kRows, kCols, kCols, e, {0.5f, 0, 255, 0}, out.data(), kCols);
+    }
+  });
+}
+
+void quantize_columns(const KernelTable& k) {
+  auto x = floats(kElements), columns = floats(2 * kCols);
+  auto out = room<uint8_t>(kElements);
+  measured([&] {
+    k.quantize_f32u8_columns(x.data(), kRows, kCols, kCols, columns.data(), columns.data() + kCols, {0.5f, 0, 255, 0},
+                             out.data(), kCols);
+  });
 }
 
 // ---------------------------------------------------------------------------------------------- unfold, bits, sums
@@ -294,6 +343,12 @@ constexpr Case kCases[] = {
     {"gemm_u8s8s32/exact", "50x288x80, 4 bit, no limit", gemm<Exact, int32_t>},
     {"gemm_u8s8s32/a8", "50x288x80, 4 bit, A=8 T=32", gemm<Narrow, int32_t>},
     {"gemm_u8s8s32/a16", "50x288x80, 8 bit, A=16 T=32", gemm<Wide, int32_t>},
+    {"gemm_u8s8s32/exact8", "50x288x80, 8 bit, no limit", gemm<WideExact, int32_t>},
+    {"gemm_u8s4s32_every_mac", "50x288x80, 4 bit, A=8 T=32", every_mac<4>},
+    {"gemm_u8s8s32_every_mac", "50x288x80, 8 bit, A=16 T=32", every_mac<8>},
+    {"scale_s32f32_columns", "40x1000, bias and residual", scale_columns<float>},
+    {"scale_s32u8_columns", "40x1000, bias and residual", scale_columns<uint8_t>},
+    {"quantize_f32u8_columns", "40x1000", quantize_columns},
     {"gemm_u8s8f32/exact", "50x288x80, 4 bit, no limit", gemm<Exact, float>},
     {"gemm_u8s8f32/a8", "50x288x80, 4 bit, A=8 T=32", gemm<Narrow, float>},
     {"gemm_u8s8f32/a16", "50x288x80, 8 bit, A=16 T=32", gemm<Wide, float>},

@@ -17,6 +17,7 @@ import bench_common  # noqa: E402
 import bench_draw  # noqa: E402
 import bench_growth  # noqa: E402
 import bench_step  # noqa: E402
+import bench_widths  # noqa: E402
 
 STEP = str(SCRIPTS / "bench_step.py")
 
@@ -95,6 +96,33 @@ def test_check_complains_about_limits(tmp_path, capsys):
     assert bench_step.main(["--read", str(stored), "--check"]) == 1
     message = "error: a, 2 threads: expected a ratio to float32 of at most 1.5, got 3.000\n"
     assert capsys.readouterr().err == message
+
+
+def test_widths(tmp_path, capsys):
+    """One row measured, stored and shown; limits hold for the row that has them."""
+    out = tmp_path / "widths.json"
+    options = ["--rows", "resnet20_b1", "--threads", "1", "--repeats", "1", "--out", str(out), "--check"]
+    assert bench_widths.main(options) == 0
+    result = json.loads(out.read_text())
+    (row,) = result["rows"]
+    sides = [f"{width} bits{how}" for width in (8, 6, 4, 2) for how in ("", ", layers")]
+    assert list(row["sides"]) == ["float32", "float32 folded", *sides] and result["switches"] == []
+    assert all(side["ms"] > 0 and side["ratio"] > 0 for side in row["sides"].values())
+    capsys.readouterr()
+    row.update(row="resnet20_b64")
+    row["sides"]["8 bits"].update(ratio_median=1.4, ms=5.0)
+    row["sides"]["4 bits"]["ms"] = 6.0
+    out.write_text(json.dumps(result))
+    assert bench_widths.main(["--read", str(out), "--check"]) == 1
+    shown = capsys.readouterr()
+    assert "1.40 (5.00 ms)" in shown.out
+    assert "8 bits 1.40 x" in shown.err and "4 bits slower than 8" in shown.err
+
+
+def test_a_switch_is_measured_against_a_copy():
+    row = bench_widths.measure_switch("resnet20_b1", 1, 1)
+    assert list(row["sides"]) == ["copy", "to 4 bits", "to 2 bits", "to 8 bits"] and "0.3 M weights" in row["what"]
+    assert row["sides"]["copy"]["ratio"] == 1.0
 
 
 def test_memory_of_a_step():

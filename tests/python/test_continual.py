@@ -14,6 +14,7 @@ from quintil import HDQT
 from quintil.continual import NearestMean, Observer, RunConfig, SeedSetup, find_learner, prepare, run
 from quintil.metrics import read_run
 from quintil.nn import SwappedLayer
+from quintil.nn.fuse import FusedContainer
 from torch import nn
 
 LEARNERS = {
@@ -288,6 +289,30 @@ def test_images(tmp_path):
     record = json.loads((path / "seed0" / "metrics.jsonl").read_text().splitlines()[-1])
     assert record["exemplar_bytes"] == 40 * 3 * 32 * 32 and record["classes"] == 20
     assert record["trainable_params"] == 269_072 + 64 * 20
+
+
+def test_fused_layers(tmp_path):
+    """--fuse reaches every block, and the numbers stay close to those of separate layers."""
+    changes = dict(
+        dataset="synthetic:cifar", model="resnet20", increment=10, memory_size=40, epochs=1, limit_batches=1,
+        exemplar_selection="random", fc_hid_dim=None, lr=1e-3,
+    )  # fmt: skip
+    losses, fused = [], []
+
+    class Containers(Observer):
+        def on_task(self, task, record, timing):
+            fused.append(sum(isinstance(m, FusedContainer) for m in self.setup.learner.net.modules()))
+
+        def on_seed(self, setup):
+            self.setup = setup
+
+    for fuse in (False, True):
+        path = run(config(tmp_path / str(fuse), "icarl", "HDQT", **changes, fuse=fuse), Containers())
+        losses.append([json.loads(line)["loss_last"] for line in (path / "seed0" / "metrics.jsonl").open()])
+    assert fused[:2] == [0, 0] and fused[2] == fused[3] >= 10
+    assert losses[0] == pytest.approx(losses[1], rel=0.1) and losses[0] != losses[1]
+    with pytest.raises(ValueError, match="expected fuse only with scheme HDQT, got float32"):
+        config(tmp_path, "icarl", fuse=True)
 
 
 class Images(Observer):

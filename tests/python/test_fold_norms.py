@@ -41,7 +41,7 @@ def test_outputs_and_integers_stay(width, options):
     with torch.no_grad():
         want = model(x)
         folded = copy.deepcopy(model)
-        assert fold_norms_(folded) == ["stem.1"] and type(folded.stem[1]) is nn.Identity
+        assert fold_norms_(folded) == ["stem.1"] and isinstance(folded.stem[1], nn.Identity)
         got = folded(x)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(folded(x), want, rtol=1e-4, atol=1e-5)  # in float

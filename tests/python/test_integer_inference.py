@@ -194,6 +194,21 @@ def test_codes_are_kept_until_something_changes(change):
         assert same_bits(layer(x), fresh(x))
 
 
+def test_a_switch_rounds_integers():
+    """From a width to another that was in use before: no float weight is read, and no memory asked for."""
+    layer, x = linear({})
+    with torch.no_grad():
+        want = {width: (layer.set_bits(width), layer(x))[1] for width in WIDTHS}
+        place = layer.kept_weight_codes()[0].data_ptr()
+        for width in (4, 8, 2, 6):
+            layer.set_bits(width)
+            with Calls() as calls:
+                codes, step = layer.kept_weight_codes()
+            assert calls.names == ["double_round"] and codes.data_ptr() == place
+            assert all(same_bits(a, b) for a, b in zip((codes, step), layer.weight_codes()))
+            assert same_bits(layer(x), want[width])
+
+
 def test_kept_codes_travel_nowhere():
     layer, x = linear({})
     roundings(layer, x)

@@ -40,6 +40,8 @@ SOUND = {
     'TORCH_LIBRARY_IMPL(quintil, CPU, m) {\n  m.impl("quantize", &cpu);\n}\n'
     'TORCH_LIBRARY_IMPL(quintil, Meta, m) {\n  m.impl("quantize", &meta);\n}\n',
     "csrc/autograd/quantize.cpp": '#include "csrc/quintil.h"\n#include <torch/library.h>\n',
+    "csrc/storage/json.h": "#include <string>\n",
+    "csrc/storage/set_bits.cpp": '#include <torch/csrc/jit/api/module.h>\n#include "csrc/quintil.h"\n',
     "csrc/quintil.h": "#include <optional>\n#include <ATen/core/Tensor.h>\n",
     "csrc/library.cpp": "#include <torch/library.h>\n",
     "python/quintil/__init__.py": "from . import _library, nn\n",
@@ -60,6 +62,7 @@ BREACHES = [
     ("D1", "csrc/kernels/dispatch.h", '#include "csrc/ops/quantize.h"\n'),
     ("D1", "csrc/ops/quantize.h", '#include "csrc/autograd/quantize.cpp"\n'),
     ("D1", "csrc/ops/quantize.h", '#include "quantize_impl.h"\n'),
+    ("D1", "csrc/autograd/quantize.cpp", '#include "csrc/storage/json.h"\n'),
     ("D1", "csrc/helpers/strings.h", "#pragma once\n"),
     ("D2", "csrc/kernels/dispatch.h", "#include <c10/util/Exception.h>\n"),
     ("D2", "csrc/quantizers/uniform.h", "#include <ATen/core/Tensor.h>\n"),

@@ -35,6 +35,7 @@ VARIANTS = [
     dict(threads=4), dict(scheme=HDQT(), threads=4),
     dict(exemplar_bits=4, exemplar_selection="random"), dict(exemplar_selection="reservoir", self_contained=True),
     dict(**IMAGES, scheme=HDQT(), exemplar_selection="random"),
+    dict(**IMAGES, scheme=HDQT(), exemplar_selection="random", fuse=True), dict(bit_widths=(8, 4), fc_nr_hid=2),
 ]  # fmt: skip
 LEARNERS = [
     dict(method="replay"), dict(method="er", scheme=HDQT()), dict(method="er", exemplar_bits=8), dict(method="lwf"),

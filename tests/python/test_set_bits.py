@@ -148,3 +148,42 @@ def test_a_scripted_model_says_that_its_steps_did_not_start():
     scripted = torch.jit.script(model())
     with pytest.raises(torch.jit.Error, match="8 bits: expected a training forward at this width before others"):
         scripted(images())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_scripted_model_has_the_method(trained, reload, tmp_path):
+    net, x = trained
+    scripted = quintil.nn.script(net)
+    if reload:
+        scripted.save(str(tmp_path / "net.pt"))
+        scripted = torch.jit.load(str(tmp_path / "net.pt"))
+    quintil.set_bits(scripted, {"stages.0": 6})
+    for bits in (2, 8, 4):
+        scripted.set_bits(bits)
+        with torch.no_grad():
+            assert same_bits(scripted(x), quintil.set_bits(net, bits)(x))
+    with pytest.raises(
+        torch.jit.Error, match=re.escape("expected bits to be one of 8, 6, 4, 2, got 3 (layer 'stages.0.0.conv1')")
+    ):
+        scripted.set_bits(3)
+    with torch.no_grad():
+        assert same_bits(scripted(x), net(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_other_scripted_models():
+    net = model(bits=(4, 2))
+    quintil.nn.script(net.head).set_bits(2)
+    assert net.head.bits == 4
+    scripted = quintil.nn.script(quintil.quantize_(net, DoubleRounding(bits=(8, 4)), skip=["stem", "body", "head"]))
+    with pytest.raises(torch.jit.Error, match=re.escape("to be one of 8, 4, got 2 (layer 'block.0')")):
+        scripted.set_bits(2)
+    assert set(get_bits(scripted).values()) == {4, 8}
+    with pytest.raises(ValueError, match="^script: expected model to hold layers of several widths, got none$"):
+        quintil.nn.script(Net())
+    with pytest.raises(torch.jit.Error, match="4 bits: expected a training forward"), torch.no_grad():
+        quintil.nn.script(net, values=False).eval()(images())
+    net.set_bits = 3
+    with pytest.raises(ValueError, match="^script: expected model to have no attribute 'set_bits', got one$"):
+        quintil.nn.script(net)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import quintil
 import torch
-from conftest import same_bits
+from conftest import run_python, same_bits
 from quintil import HDQT, DoubleRounding
+from quintil.models import PreActResNet
+from quintil.models.preact import PreActBlock
+from quintil.nn.packing import pack_codes, unpack_codes
 from quintil.nn.tensor_file import read_tensors, write_tensors
 from small_nets import Net, images
 from torch import nn
@@ -24,6 +34,7 @@ SCHEMES = {
     "pairs": DoubleRounding(bits=(6, 2), transitional_norm=True, per_channel=False),
     "float source": DoubleRounding(bits=(4, 2), weight_source="float"),
     "own steps": DoubleRounding(bits=(4, 2), shared_step=False, switch_norm=False),
+    "two bits": DoubleRounding(bits=(2, 1), per_channel=False),
 }
 
 
@@ -71,35 +82,74 @@ def test_the_widths_of_a_loaded_model(tmp_path):
         assert same_bits(quintil.load_quantized(Net(), path, 4)(x), quintil.set_bits(model, 4)(x))
     with pytest.raises(ValueError, match="expected bits to be one of 8, 6, 4, 2, got 5"):
         quintil.load_quantized(Net(), path, 5)
+    with pytest.raises(ValueError, match="expected bits to be one of 8, 6, 4, 2, got 16"):
+        quintil.load_quantized(Net(), path, {"*": 4, "body": 16})
+    with pytest.raises(KeyError, match=r"expected names of layers, got 'body.q' \(nearest: body.b"):
+        quintil.load_quantized(Net(), path, {"body.q": 4})
+    quintil.save_quantized(trained(HDQT()), tmp_path / "hdqt")
+    with pytest.raises(ValueError, match="expected model to hold layers of several widths, got none"):
+        quintil.load_quantized(Net(), tmp_path / "hdqt", 4)
     loaded = quintil.load_quantized(Net(), path).train()
     loaded(x).sum().backward()  # goes on training
     assert loaded.body["a"].weight.grad is not None
 
 
 def test_only_integers_are_stored(tmp_path):
-    """Of a layer's weight there are its codes and steps, read here without any help."""
-    net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
-    for bits, per_weight in (((8, 4), 1.0), ((4, 2), 0.5)):
-        model, path = quintil.quantize_(net, DoubleRounding(bits=bits)), tmp_path / "m.safetensors"
+    """Of a layer's weight there are its codes and steps, read here without any help; the checksum is as documented."""
+    net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 63), nn.ReLU(), nn.Linear(63, 2))
+    for bits in (8, 7, 6, 5, 4, 3, 2):
+        model, path = quintil.quantize_(net, DoubleRounding(bits=(bits, 1))), tmp_path / "m.safetensors"
         model(torch.rand(8, 4))
         layer = model[2]
         quintil.save_quantized(model, path)
         data = path.read_bytes()
         (length,) = struct.unpack_from("<Q", data)
-        header = json.loads(data[8 : 8 + length])
-        assert length % 8 == 0 and "2.weight" not in header and "0.weight" in header
+        header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+        text = header.pop("__metadata__")["quintil"]
+        assert "2.weight" not in header and "0.weight" in header
         start, stop = header["2.codes"]["data_offsets"]
-        assert stop - start == 64 * 64 * per_weight
-        raw = torch.frombuffer(bytearray(data[8 + length + start : 8 + length + stop]), dtype=torch.uint8)
-        codes = layer.weight_codes()[0].flatten()
-        if bits[0] == 8:
-            assert torch.equal(raw.view(torch.int8), codes)
-        else:
-            assert torch.equal((codes[0::2] & 15) | ((codes[1::2] & 15) << 4), raw.view(torch.int8))
-        meta = header["__metadata__"]
-        assert meta["format"] == "quintil 1" and json.loads(meta["schemes"])["2"] == layer.scheme.to_dict()
-        assert json.loads(meta["packed"]) == {"2": {"shape": [64, 64], "signed": True, "bits": bits[0]}}
-        assert len(data) < 64 * 64 * per_weight + 5000
+        assert stop - start == 63 * 64 * bits / 8
+        stream = int.from_bytes(body[start:stop], "little")
+        codes = [(stream >> (bits * place)) % 2**bits for place in range(63 * 64)]
+        assert codes == (layer.weight_codes()[0].flatten().to(torch.int64) % 2**bits).tolist()
+        manifest = json.loads(text)
+        assert manifest["format"] == 1 and manifest["schemes"]["2"] == layer.scheme.to_dict()
+        assert manifest["packed"] == {"2": {"parts": ["codes"], "shape": [63, 64], "signed": True, "bits": bits}}
+        assert manifest["bits"] == {"2": bits} and manifest["folded"] == {"norms": [], "layers": []}
+        assert len(data) < 63 * 64 * bits / 8 + 5000
+        checksum = hashlib.sha256()
+        parts = [text[:-66].encode()]
+        for name, entry in sorted(header.items()):
+            start, stop = entry["data_offsets"]
+            sizes = ",".join(map(str, entry["shape"]))
+            parts += [name.encode(), entry["dtype"].encode(), sizes.encode(), body[start:stop]]
+        for part in parts:
+            checksum.update(str(len(part)).encode() + b":" + part)
+        assert manifest["sha256"] == checksum.hexdigest() and text.endswith(manifest["sha256"] + '"}')
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_stream_of_bits_holds_every_code(bits, signed):
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    every = torch.arange(low, high + 1).to(torch.int8 if signed else torch.uint8)
+    for codes in (every, every.flip(0)[:-1].reshape(-1, 1), every[:3], every[:0].reshape(0, 4)):
+        packed = pack_codes(codes, bits)
+        assert packed.dtype == torch.uint8 and packed.shape == (-(-codes.numel() * bits // 8),)
+        found = unpack_codes(packed, bits, codes.shape, signed)
+        assert found.dtype == codes.dtype and torch.equal(found, codes)
+
+
+def test_eight_bits_are_a_quarter_of_float32(tmp_path):
+    """ResNet-18: only the ends, steps and BatchNorms are float."""
+    net = PreActResNet(PreActBlock, (2, 2, 2, 2), 64, 10)
+    numbers = sum(p.numel() for p in net.parameters())
+    for bits, most in (((8, 6, 4, 2), 0.26), ((4, 2), 0.135), ((2,), 0.072)):
+        model = quintil.quantize_(net, DoubleRounding(bits=bits))
+        with torch.no_grad():
+            model.train()(torch.randn(2, 3, 8, 8))
+        quintil.save_quantized(model, tmp_path / "m")
+        assert bits[0] / 32 < (tmp_path / "m").stat().st_size / (4 * numbers) < most
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
@@ -134,11 +184,40 @@ def test_a_single_layer_and_what_is_not_stored(tmp_path):
         quintil.save_quantized(Net(), tmp_path / "n")
     with pytest.raises(RuntimeError, match="8 bits: expected a training forward"):
         quintil.save_quantized(quintil.quantize_(Net(), DoubleRounding()), tmp_path / "n")
-    model = trained(DoubleRounding(skip_ends=False))
-    quintil.nn.fold_norms_(model)
-    with pytest.raises(ValueError, match="expected a model that is not folded, got a gain in 'stem.0'"):
-        quintil.save_quantized(model, tmp_path / "n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+
+
+@pytest.mark.parametrize("options", [{"skip_ends": False}, {}, {"skip_ends": False, "weight_source": "float"}], ids=str)
+def test_folded_models(options, tmp_path):
+    """The fold comes back in a float model, a swapped one and one that was folded at another width."""
+    scheme, x = DoubleRounding(**options), images()
+    model, path, again = trained(scheme), tmp_path / "m", tmp_path / "again"
+    folded_before = quintil.quantize_(Net(), scheme)
+    quintil.nn.fold_norms_(folded_before)
+    quintil.set_bits(model, {"*": 4, "body.a": 6})
+    assert quintil.nn.fold_norms_(model) == ["stem.1"]
+    with torch.no_grad():
+        want = model(x)
+        quintil.save_quantized(model, path)
+        for start in (Net(), quintil.quantize_(Net(), scheme), folded_before, quintil.quantize_(Net(), HDQT())):
+            loaded = quintil.load_quantized(start, path)
+            assert same_bits(loaded(x), want) and isinstance(loaded.stem[1], nn.Identity)
+            assert {n: type(m) for n, m in loaded.named_modules()} == {n: type(m) for n, m in model.named_modules()}
+            quintil.save_quantized(loaded, again)
+            assert again.read_bytes() == path.read_bytes()
+        quintil.set_bits(model, {"body.a": 2})
+        assert same_bits(quintil.load_quantized(Net(), path, {"body.a": 2})(x), model(x))
+    if not scheme.skip_ends:
+        with pytest.raises(ValueError, match=r"expected bits to be one of 4, got 8 \(layer 'stem.0'\)"):
+            quintil.load_quantized(Net(), path, 8)
+    other = Net()
+    other.stem[1] = nn.GroupNorm(2, 8)
+    with pytest.raises(ValueError, match="expected 'stem.1' to be a BatchNorm, since one was folded, got GroupNorm"):
+        quintil.load_quantized(other, path)
+    whole = tmp_path / "whole"
+    quintil.save_quantized(trained(scheme), whole)
+    with pytest.raises(ValueError, match="expected (model to have the tensors of|'stem.1' to be a layer that)"):
+        quintil.load_quantized(loaded, whole)
 
 
 def test_files_that_do_not_fit(tmp_path):
@@ -152,25 +231,46 @@ def test_files_that_do_not_fit(tmp_path):
         (whole[:200], "to be a whole safetensors file"),
         (whole[:-1], "to be a whole safetensors file"),
         (whole[:-1] + bytes([whole[-1] ^ 1]), "to have the checksum in its header, got changed contents"),
-        (whole.replace(b"quintil 1", b"quintil 7"), "to have the format 'quintil 1', got 'quintil 7'"),
+        (whole.replace(b"body.a.codes", b"body.b.codes", 1), "to be a whole safetensors file"),  # two of one name
+        (whole.replace(b"per_channel", b"per_chammel", 1), "to have the checksum in its header"),
+        (whole.replace(b'"quintil":', b'"another":'), "to be a file of quintil, got one without its manifest"),
     ):
         (tmp_path / "damaged").write_bytes(damaged)
         with pytest.raises(ValueError, match=message):
             quintil.load_quantized(Net(), tmp_path / "damaged")
+    write_tensors(tmp_path / "damaged", {}, {"format": 2})
+    with pytest.raises(ValueError, match="expected .*damaged to have the format 1, got 2"):
+        quintil.load_quantized(Net(), tmp_path / "damaged")
     wide = Net()
     wide.body["a"] = nn.Linear(80, 16)
     extra = Net()
     extra.tail = nn.Linear(2, 2)
-    bare = Net()
+    bare, plain = Net(), Net()
+    plain.body["a"] = nn.Linear(72, 16, bias=False)
     bare.head = nn.Linear(16, 5, bias=True)
     for model, message in (
         (wide, r"the weight of 'body.a' to be \[16, 72\], got \[16, 80\]"),
         (extra, "to have the tensors of .*, got another one, tail.bias"),
         (bare, "to have the tensors of .*, got another one, head.bias"),
+        (plain, "to have the tensors of .*, got no body.a.bias"),
         (nn.Sequential(nn.Linear(2, 2)), "swap_layers: expected model to hold a module 'stem.1', got none"),
     ):
         with pytest.raises(ValueError, match=message):
             quintil.load_quantized(model, path)
+
+
+def test_every_damaged_byte_is_found(tmp_path):
+    """Of a small file each byte is changed, and each length tried: an error or, where nothing is said, the same."""
+    tensors = {"b": torch.arange(3.0), "a.codes": torch.tensor([7, 9], dtype=torch.uint8)}
+    write_tensors(tmp_path / "t", tensors, {"format": 1})
+    whole, found = (tmp_path / "t").read_bytes(), 0
+    for place in range(len(whole)):
+        for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
+            (tmp_path / "d").write_bytes(damaged)
+            with pytest.raises(ValueError, match="^read_tensors: expected "):
+                read_tensors(tmp_path / "d")
+            found += 1
+    assert found == 2 * len(whole) > 400
 
 
 def test_tensors_of_every_kind(tmp_path):
@@ -186,10 +286,47 @@ def test_tensors_of_every_kind(tmp_path):
     )
     tensors = {str(kind): (torch.arange(6).reshape(2, 3) - 3).to(kind).t() for kind in kinds}
     tensors |= {"flags": torch.tensor([True, False]), "scalar": torch.tensor(2.5), "empty": torch.empty(0, 4)}
-    write_tensors(tmp_path / "t", tensors, {"note": "ä"})
-    found, metadata = read_tensors(tmp_path / "t")
-    assert list(found) == list(tensors) and metadata["note"] == "ä"
+    tensors["again"] = tensors["scalar"]
+    write_tensors(tmp_path / "t", tensors, {"note": 'ä "\\'})
+    found, manifest = read_tensors(tmp_path / "t")
+    assert found.keys() == tensors.keys() and manifest["note"] == 'ä "\\'
     assert all(same_bits(found[name], tensor) and found[name].shape == tensor.shape for name, tensor in tensors.items())
-    with pytest.raises(TypeError, match=r"expected a dtype of safetensors, got torch.complex64 \('z'\)"):
-        write_tensors(tmp_path / "z", {"z": torch.zeros(1, dtype=torch.complex64)}, {})
+    with pytest.raises(TypeError, match="^write_tensors: expected dtypes of safetensors, got torch.complex128$"):
+        write_tensors(tmp_path / "z", {"z": torch.zeros(1, dtype=torch.complex128)}, {})
     assert not (tmp_path / "z").exists()
+
+
+# Writing that is cut off ------------------------------------------------------------------------------------------
+
+SAVING = """
+import resource, signal, sys, torch, quintil
+from test_storage import trained
+model = trained(quintil.DoubleRounding())
+if sys.argv[2] == "limit":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+while True:
+    quintil.save_quantized(model, sys.argv[1])
+    print("saved", flush=True)
+"""
+
+
+def test_a_file_that_cannot_grow_leaves_the_old_one(tmp_path):
+    """As on a full disk; nothing half written stays behind."""
+    path = tmp_path / "m"
+    path.write_text("old")
+    code = f"try:\n    exec({SAVING!r})\nexcept OSError as error:\n    print(error)"
+    assert "File too large" in run_python("-c", code, str(path), "limit")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["m"]
+
+
+def test_a_killed_process_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "m"
+    packages = os.pathsep.join([str(Path(__file__).parent), str(Path(quintil.__file__).parents[1])])
+    for wait in (0.0, 0.005):
+        command = [sys.executable, "-c", SAVING, str(path), "go"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": packages}) as process:
+            assert process.stdout.readline() == b"saved\n"
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+        quintil.load_quantized(Net(), path)

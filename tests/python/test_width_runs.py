@@ -14,7 +14,7 @@ import quintil
 import torch
 from PIL import Image
 from quintil.bits import get_bits
-from quintil.cli import search_widths, train_widths, width_run
+from quintil.cli import search_result, search_widths, train_widths, width_run
 from quintil.cli.width_run import read_state, restored_model
 from quintil.nn import SwitchableBatchNorm2d
 
@@ -190,11 +190,31 @@ def test_search(stages, capsys):
     found = search(stages[2], "--mean_bits", "3", "--no_pool", "--recalibrate", "1")
     (row,) = found["candidates"]
     assert found["front"] == [0] and row["mean_bits"] == 3.0 and 0 <= row["accuracy"] <= 100
+    assert [row["mean_bits"] for row in found["uniform"]] == [4.0, 2.0]
     assert set(row["bits"]) == set(found["layers"]) == set(found["traces"]) and len(found["layers"]) == 20
     shown = capsys.readouterr().out
-    assert "1 candidates over 20 layers" in shown and f"    3.000  {row['accuracy']:8.2f}  " in shown
+    assert "1 candidates over 20 layers" in shown
+    assert f"    3.000  {row['judged']:9.2f}  {row['accuracy']:8.2f}  " in shown
+    assert (stages[2] / "search.png").is_file() and (stages[2] / "search.svg").is_file()
     model = restored_model(read_state(stages[2]), 10, 1)
     quintil.set_bits(model, row["bits"])
+
+
+def test_training_images_choose_and_the_test_side_reports(stages, monkeypatch):
+    """The test side is read for the front and the uniform widths alone, unless it is told to choose."""
+    sides = []
+    real = search_result.evaluate
+    monkeypatch.setattr(search_result, "evaluate", lambda model, side: sides.append(type(side)) or real(model, side))
+    found = search(stages[1], "--mean_bits", "2.5", "3", "--judge_images", "48")
+    tests = len(found["front"]) + len(found["uniform"])
+    assert (
+        sides.count(list) == len(found["candidates"]) + len(found["uniform"])
+        and len(sides) - sides.count(list) == tests
+    )
+    assert sum("accuracy" in row for row in found["candidates"]) == len(found["front"]) < len(found["candidates"])
+    sides.clear()
+    found = search(stages[1], "--mean_bits", "3", "--no_pool", "--judge_images", "0")
+    assert list not in sides and found["candidates"][0]["judged"] == found["candidates"][0]["accuracy"]
 
 
 def test_budgets_of_a_search(stages, tmp_path, capsys):

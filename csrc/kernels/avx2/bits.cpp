@@ -59,6 +59,44 @@ struct Narrow {
   }
 };
 
+// The same without leaving bytes, where no result exceeds 127 >> shift: u = code + 128 >= 0 is rounded, and a sum that
+// saturates at 255 has that greatest result. A shift of words brings bits of the neighbour, which a mask removes.
+struct NarrowInBytes {
+  __m256i bias, odd, kept, offset, lo, hi;
+  __m128i shift;
+
+  explicit NarrowInBytes(const Narrowing& to) {
+    const bool even = to.rounding == Rounding::kHalfEven && to.shift > 0;
+    const int half = to.rounding == Rounding::kFloor ? 0 : (1 << to.shift) / 2;
+    bias = _mm256_set1_epi8(static_cast<char>(half - (even ? 1 : 0)));
+    odd = _mm256_set1_epi8(even ? 1 : 0);
+    kept = _mm256_set1_epi8(static_cast<char>(255 >> to.shift));
+    offset = _mm256_set1_epi8(static_cast<char>(128 >> to.shift));
+    lo = _mm256_set1_epi8(static_cast<char>(to.lo));
+    hi = _mm256_set1_epi8(static_cast<char>(to.hi));
+    shift = _mm_cvtsi32_si128(to.shift);
+  }
+
+  __m256i bytes(__m256i codes) const {
+    const __m256i u = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    const __m256i lift = _mm256_add_epi8(_mm256_and_si256(_mm256_srl_epi16(u, shift), odd), bias);
+    const __m256i t = _mm256_and_si256(_mm256_srl_epi16(_mm256_adds_epu8(u, lift), shift), kept);
+    return _mm256_max_epi8(_mm256_min_epi8(_mm256_sub_epi8(t, offset), hi), lo);
+  }
+};
+
+template <class F>
+inline void for_each_32(const int8_t* codes, int64_t n, int8_t* out, const F& narrow) {
+  int64_t i = 0;
+#pragma GCC unroll 2
+  for (; i + 32 <= n; i += 32) store(out + i, narrow.bytes(load(codes + i)));
+  if (i == n) return;
+  alignas(32) int8_t rest[32] = {};
+  for (int64_t j = 0; i + j < n; ++j) rest[j] = codes[i + j];
+  store(rest, narrow.bytes(load(rest)));
+  for (int64_t j = 0; i + j < n; ++j) out[i + j] = rest[j];
+}
+
 }  // namespace
 
 void pack_u8u4(const uint8_t* codes, int64_t n, uint8_t* out) {
@@ -97,14 +135,8 @@ void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out) {
 }
 
 void double_round_s8s8(const int8_t* codes, int64_t n, const Narrowing& to, int8_t* out) {
-  const Narrow narrow(to);
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) store(out + i, narrow.bytes(load(codes + i)));
-  if (i == n) return;
-  alignas(32) int8_t rest[32] = {};
-  for (int64_t j = 0; i + j < n; ++j) rest[j] = codes[i + j];
-  store(rest, narrow.bytes(load(rest)));
-  for (int64_t j = 0; i + j < n; ++j) out[i + j] = rest[j];
+  if (to.hi <= 127 >> to.shift) return for_each_32(codes, n, out, NarrowInBytes(to));
+  for_each_32(codes, n, out, Narrow(to));
 }
 
 }  // namespace quintil::kernels::avx2

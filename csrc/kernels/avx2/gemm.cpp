@@ -127,6 +127,11 @@ inline __m256i limited(__m256i sum, const Limit& limit) {
   }
 }
 
+// sum += x, in its register and in this order: GCC 12 would make all products of a tile first, spill sums and move the rest.
+inline void add_to(__m256i& sum, __m256i x) {
+  __asm__ volatile("vpaddw %1, %0, %0" : "+x"(sum) : "x"(x) : "memory");
+}
+
 // One group of four k: into the int16 lanes of each sum (kFirst: in place of what they hold).
 template <bool kFirst, int rows, int parts>
 [[gnu::always_inline]] inline void add_group(__m256i (&sum)[rows][2][parts], const uint8_t* a, int64_t a_row,
@@ -142,19 +147,13 @@ template <bool kFirst, int rows, int parts>
 #pragma GCC unroll 2
       for (int j = 0; j < 2; ++j) {
         const __m256i products = _mm256_maddubs_epi16(part, column[j]);
-        sum[i][j][p] = kFirst ? products : _mm256_add_epi16(sum[i][j][p], products);
+        if constexpr (kFirst) {
+          sum[i][j][p] = products;
+        } else {
+          add_to(sum[i][j][p], products);
+        }
       }
     }
-  }
-}
-
-// Nothing is loaded early or added late across this point: GCC 12 would make all products of a tile first and spill them.
-template <int rows, int parts>
-[[gnu::always_inline]] inline void in_order(__m256i (&sum)[rows][2][parts]) {
-#pragma GCC unroll 4
-  for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 2
-    for (int p = 0; p < parts; ++p) __asm__ volatile("" : "+x"(sum[i][0][p]), "+x"(sum[i][1][p]) : : "memory");
   }
 }
 
@@ -166,7 +165,6 @@ template <int rows, int parts>
 #pragma GCC unroll 8
   for (int g = 1; g < kTileGroups; ++g) {
     a += a_k4;
-    in_order(sum);
     add_group<false>(sum, a, a_row, b + g * kPanelBytes);
   }
 }
@@ -307,7 +305,8 @@ void multiply(const Gemm& g, Sink whole) {
 }  // namespace
 
 void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) {
-  if (g.overflow == Overflow::kNone && run_length(g.max_a, g.max_b) < kShortRun) return gemm_wide_codes(g, c, ld);
+  if (g.overflow == Overflow::kNone && run_length(g.max_a, g.max_b) < kShortRun)
+    return gemm_u8s8s32_unlimited(g, c, ld);
   multiply(g, IntegerSink{c, ld, false, {}});
 }
 

@@ -47,7 +47,7 @@ void gemm_u8s4s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 void gemm_u8s8s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 int64_t gemm_s32s32s32(const WideGemm& g, int32_t* c, int64_t ld);
 // gemm_u8s8s32 without a limit, for codes of any width.
-void gemm_wide_codes(const Gemm& g, int32_t* c, int64_t ld);
+void gemm_u8s8s32_unlimited(const Gemm& g, int32_t* c, int64_t ld);
 void scale_s32f32_columns(const int32_t* x, int64_t rows, int64_t cols, int64_t ld, const ColumnEpilogue& e, float* out,
                           int64_t out_ld);
 void quantize_f32u8_columns(const float* x, int64_t rows, int64_t cols, int64_t ld, const float* gain,

@@ -2,8 +2,9 @@
 
 RUN is the folder of a run of scripts/train_double_rounding.py, best of its stage mixed. How much each layer matters is
 read from traces.json in it, which the float stage made. The widths with the largest sum of trace x width are found by
-an integer program, for every average asked for and for their neighbours; each candidate is tested, and those are named
-that no other beats in average width and accuracy.
+an integer program, for every average asked for and for their neighbours. Of these candidates, those are named that no
+other beats in average width and in accuracy on training images (--judge_images); they alone are tested, beside one
+width for all layers.
 
   python scripts/search_bits.py RUN --mean_bits 3 4 5                       # three averages
   python scripts/search_bits.py RUN --sweep 4 8 0.05                        # the paper's sweep
@@ -13,8 +14,8 @@ that no other beats in average width and accuracy.
   python scripts/search_bits.py --smoke                                     # trains two tiny stages first
 
 An average without a sum of widths is rounded to the nearest that has one; a budget that cannot be met is refused with
-the nearest that can. Results: a table, and search.json in RUN (or --out): every candidate with its widths, costs and
-accuracy. Apply one with quintil.set_bits(model, widths).
+the nearest that can. Results: a table, search.json in RUN (or --out) with every candidate, its widths, costs and
+accuracies, and the same as a picture. Apply one with quintil.set_bits(model, widths).
 """
 
 from __future__ import annotations
@@ -28,26 +29,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from quintil.bits import (
     Allocation,
     Budget,
     allocate,
     candidate_pool,
-    evaluate,
     get_bits,
     layer_costs,
     mac_bits,
     model_bytes,
-    pareto_front,
-    recalibrate,
-    set_bits,
     table,
 )
 from quintil.continual.rundir import pretty, write_atomic
 
 from . import train_widths
+from .search_result import Judge, draw_search, front_text, judged
 from .width_config import WidthRun, make_batches
 from .width_run import read_state, read_traces, restored_model
 
@@ -70,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--traces", metavar="FILE", help="default: traces.json beside the checkpoint")
     made.add_argument("--no_pool", action="store_true", help="the optima alone, without their neighbours")
     made.add_argument("--no_test", action="store_true", help="do not run the network")
+    made.add_argument(
+        "--judge_images", type=int, default=2048, metavar="N", help="training images that choose; 0: the test (2048)"
+    )
     made.add_argument("--recalibrate", type=int, default=0, metavar="N", help="batches for BatchNorm per candidate")
     made.add_argument("--data_root", metavar="DIR", help="folder of the publishers' files")
     made.add_argument("--workers", type=int, default=0, help="processes that read photographs")
@@ -98,13 +98,15 @@ def search(args: argparse.Namespace, told: Callable[[str], None] = print) -> dic
         found = candidate_pool(traces, run.scheme.bits, means, **limits)
     told(f"{len(found)} candidates over {len(layers)} layers")
     rows = [_row(candidate) for candidate in found]
+    front: list[int] = []
+    uniform: list[dict[str, Any]] = []
     if not args.no_test:
-        for row in tqdm(rows, desc="test", leave=False, disable=None):
-            row["accuracy"] = _accuracy(model, row["bits"], batches, args.recalibrate, run.seed)
-        front = pareto_front([(row["mean_bits"], row["accuracy"]) for row in rows])
-    else:
-        front = []
-    return {"run": str(args.run), "layers": list(layers), "traces": traces, "candidates": rows, "front": front}
+        judge = Judge(model, batches, args.judge_images, args.recalibrate, run.seed)
+        front, uniform = judged(rows, list(run.scheme.bits), judge)
+    return {
+        "run": str(args.run), "judge_images": args.judge_images, "layers": list(layers), "traces": traces,
+        "candidates": rows, "front": front, "uniform": uniform,
+    }  # fmt: skip
 
 
 def _means(args: argparse.Namespace) -> list[float | None]:
@@ -144,23 +146,6 @@ def _row(candidate: Allocation) -> dict[str, Any]:
     }
 
 
-def _accuracy(model: nn.Module, widths: dict[str, int], batches: Any, count: int, seed: int) -> float:
-    set_bits(model, widths)
-    if count:
-        generator = torch.Generator().manual_seed(seed)
-        recalibrate(model, [x for x, _ in batches.sample(count * batches.batch_size, generator)])
-    return evaluate(model, batches.test())
-
-
-def front_text(found: dict[str, Any]) -> str:
-    """The front as a table: average width, accuracy, widths in the order of the layers."""
-    lines = ["mean bits  accuracy  widths"]
-    for place in found["front"]:
-        row = found["candidates"][place]
-        lines.append(f"{row['mean_bits']:9.3f}  {row['accuracy']:8.2f}  {' '.join(map(str, row['bits'].values()))}")
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     made = parser()
     args = made.parse_args(arguments)
@@ -177,10 +162,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(args.run) if Path(args.run).is_dir() else Path(args.run).parent
     out = folder / "search.json" if args.out is None else Path(args.out)
     write_atomic(out, pretty(found))
-    print(
-        front_text(found) if found["front"] else f"best sum of trace x width: {found['candidates'][0]['objective']:g}"
-    )
     print(f"results {out}")
+    if not found["front"]:
+        print(f"best sum of trace x width: {found['candidates'][0]['objective']:g}")
+        return 0
+    print(front_text(found))
+    try:
+        draw_search(found, out.with_suffix(""))
+        print(f"picture {out.with_suffix('.png')}")
+    except ModuleNotFoundError:
+        print("no picture: it takes matplotlib (pip install 'quintil[report]')")
     return 0
 
 

@@ -212,6 +212,12 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument("--results_dir", help="folder for all results (runs)")
     group.add_argument("--exp_name", "--prefix", "-p", help="experiment folder inside it")
     group.add_argument("--threads", type=int, help="torch threads")
+    _flag(group, "--fuse", help="convolution, BatchNorm, residual and ReLU in one op, for --quant hdqt: less memory")
+    group.add_argument(
+        "--bit_widths", nargs="+", action=_IntegerList, metavar="B",
+        help="after each task also test a copy of the net at these widths, e.g. 8,6,4,2",
+    )  # fmt: skip
+    group.add_argument("--width_epochs", type=int, help="epochs that train that copy towards the net's logits (0)")
     group.add_argument("--eval_every", type=int, help="also test every so many epochs (0: after each task only)")
     group.add_argument("--limit_batches", type=int, help="stop each epoch after so many batches (0: whole epochs)")
     _flag(group, "--hdqt_rounding", help="forgetting_class_best rounded to two digits as in the authors' code")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quintil.schemes import Scheme
+from quintil.schemes import HDQT, DoubleRounding, Scheme
 
 from .exemplars import POLICIES, SELECTIONS
 from .samples import BITS
@@ -52,7 +52,10 @@ class RunConfig:
         margin and number of nearest new classes of the margin ranking, least share of exemplars in an epoch.
     finetune_epochs, finetune_lr_factor, noise_grad: eeil, epochs of the balanced phase and its rate as a share of
         lr; noise on the gradients.
-    scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32.
+    scheme: quantisation, e.g. quintil.HDQT(); None = float32. skip: layers left in float32. fuse: convolution,
+        BatchNorm, residual and ReLU in one op (`quintil.nn.fuse_`), for HDQT.
+    bit_widths: after each task also test a copy of the net at these widths, e.g. (8, 6, 4, 2) (`continual.bit_widths`),
+        after width_epochs of training towards the net's logits. The net of the last task is kept in a file.
     eval_every: measure the linear head's test accuracy every so many epochs (0 = only after a task); nothing is
         ever selected by it. limit_batches: stop every epoch after so many batches (0 = whole epochs).
     hdqt_rounding: forgetting_class_best rounded as in the HDQT authors' code.
@@ -117,6 +120,7 @@ class RunConfig:
     noise_grad: bool = False
     scheme: Scheme | None = None
     skip: tuple[str, ...] = ()
+    fuse: bool = False
     data_root: str | None = None
     split: str | None = None
     normalise: str | None = None
@@ -124,6 +128,8 @@ class RunConfig:
     subjects_drop: tuple[int, ...] | None = None
     classes_drop: tuple[int, ...] | None = None
     download: bool = False
+    bit_widths: tuple[int, ...] = ()
+    width_epochs: int = 0
     eval_every: int = 0
     limit_batches: int = 0
     hdqt_rounding: bool = False
@@ -156,8 +162,12 @@ class RunConfig:
             raise ValueError(f"RunConfig: expected split_ratio between 0 and 1, got {self.split_ratio}")
         if self.rs_ratio >= 1:
             raise ValueError(f"RunConfig: expected rs_ratio below 1, got {self.rs_ratio}")
+        if self.fuse and not isinstance(self.scheme, HDQT):
+            raise ValueError(f"RunConfig: expected fuse only with scheme HDQT, got {scheme_label(self.scheme)}")
         if self.bias and self.head == "cosine":
             raise ValueError("RunConfig: expected bias only with a linear head, got head cosine")
+        if self.bit_widths:
+            object.__setattr__(self, "bit_widths", DoubleRounding(bits=self.bit_widths).bits)
         _require_integers("seeds", self.seeds)
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
@@ -201,7 +211,7 @@ class RunConfig:
 
     def resolved(self) -> dict:
         """The options that decide a result, as plain JSON values (no paths, threads or lists of seeds)."""
-        values = dataclasses.asdict(dataclasses.replace(self, scheme=None))
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in _NO_RESULT:
             del values[name]
         scheme = None if self.scheme is None else self.scheme.to_dict()
@@ -216,7 +226,7 @@ _INTEGER_MINIMA = {
     "init_cls": 1, "increment": 0, "memory_size": 0, "minibatch_size": 1, "epochs": 1, "init_epoch": 1,
     "batch_size": 1, "bic_epochs": 1, "in_dim": 1,
     "fc_hid_dim": 1, "fc_nr_hid": 0, "eval_every": 0, "limit_batches": 0, "threads": 1, "order_seed": 0,
-    "mr_nearest": 1, "finetune_epochs": 0,
+    "mr_nearest": 1, "finetune_epochs": 0, "width_epochs": 0,
 }  # fmt: skip
 _NUMBER_MINIMA = {
     "lr": 0, "init_lr": 0, "lr_decay": 0, "init_lr_decay": 0, "weight_decay": 0, "init_weight_decay": 0,
@@ -230,7 +240,7 @@ _CHOICES = {
 _FLAGS = (
     "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "bic_compat",
     "bic_compat_double_softmax", "train_base", "imprint_weights", "less_forget", "mr_loss", "noise_grad",
-    "self_contained",
+    "self_contained", "fuse",
 )  # fmt: skip
 
 

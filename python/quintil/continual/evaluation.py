@@ -12,6 +12,7 @@ from quintil.metrics import accuracy_matrix, confusion_counts, task_metrics
 from quintil.nn import saturation
 from quintil.schemes import HDQT
 
+from .bit_widths import width_record
 from .learner import Learner
 from .rundir import HEAD_FILES, quintil_version
 from .tasks import Task
@@ -39,6 +40,8 @@ def evaluate(setup: SeedSetup, task: Task, history: dict[str, list[np.ndarray]])
         record[tag] = values
         record[f"acc_{tag}"] = values["acc"]
         matrices[head] = accuracy_matrix(history[head], sizes)
+    if config.bit_widths:
+        record["bit_widths"] = width_record(setup, task)
     return record, matrices
 
 

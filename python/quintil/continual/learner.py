@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from quintil.data.batches import batch_sizes, channels_last
 from quintil.models import IncrementalNet
-from quintil.nn import quantize_
+from quintil.nn import fuse_, quantize_
 
 from . import distributed
 from .config import RunConfig
@@ -143,6 +143,8 @@ class Learner:
         self.net.grow(self.classes if self.full_head else seen, generator=self.streams["init"])
         if self.config.scheme is not None:
             quantize_(self.net, self.config.scheme, skip=self.config.skip)
+        if self.config.fuse:
+            fuse_(self.net)
 
     def extra_state(self) -> dict:
         """What a checkpoint has to hold beside net, teacher, memory, class means and streams: tensors, JSON values."""

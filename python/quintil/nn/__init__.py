@@ -9,6 +9,7 @@ from .levels import calibrate
 from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
 from .quantizers import keep_steps_positive
 from .saturation import saturation
+from .script import script
 from .storage import load_quantized, save_quantized
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
 from .vecq import VecQConv1d, VecQConv2d, VecQConvTranspose2d, VecQLinear
@@ -43,6 +44,7 @@ __all__ = [
     "load_quantized",
     "quantize_",
     "saturation",
+    "script",
     "save_quantized",
     "set_bits",
     "swaps",

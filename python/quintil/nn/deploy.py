@@ -87,11 +87,12 @@ def _use_integers(program: fx.GraphModule) -> None:
 def _integer_layer(layer: nn.Module, x_step: Tensor) -> IntegerLinear | IntegerConv2d:
     weight, weight_step = layer.weight_codes()
     bias = None if layer.bias is None else layer.bias.detach().clone()
-    values = weight.detach().clone(), weight_step.detach().clone(), x_step, bias
+    weight_step = weight_step.detach().clone()
     if isinstance(layer, DoubleRoundingLinear):
-        return IntegerLinear(*values)
+        return IntegerLinear(weight.detach().clone(), weight_step, x_step, bias)
     assert isinstance(layer, DoubleRoundingConv2d)
-    return IntegerConv2d(*values, layer.stride, layer.even_padding, layer.dilation)
+    weight = weight.detach().clone(memory_format=torch.channels_last)  # the order in which int_conv2d reads it
+    return IntegerConv2d(weight, weight_step, x_step, bias, layer.stride, layer.even_padding, layer.dilation)
 
 
 def _hand_over_codes(program: fx.GraphModule) -> None:

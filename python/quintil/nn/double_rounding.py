@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quintil import _library  # noqa: F401  (registers the ops)
 from quintil.nn.geometry import even_padding
 from quintil.nn.quantizers import InputQuantizer, WeightQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import DoubleRounding
+
+_double_round_out = torch.ops.quintil.double_round.out
 
 _DEEPEST_SUM = 65_793  # products of 8-bit codes that surely fit int32
 
@@ -69,6 +72,14 @@ class _DoubleRoundingLayer(SwappedLayer):
         self.widths = [self.bits]
 
     @torch.jit.unused
+    def fold_at(self, bits: int) -> None:
+        """Take the form that `fold` gives at one of the scheme's widths, with a gain and a bias to be filled in."""
+        self.widths = [bits]
+        self.set_bits(bits)
+        outputs = self.weight.size(0)
+        self.fold(self.weight.new_ones(outputs, dtype=torch.float32), self.weight.new_zeros(outputs))
+
+    @torch.jit.unused
     def has_integers(self, scheme: DoubleRounding) -> bool:
         """Whether evaluation multiplies integers: sums fit int32, and the weight is rounded as codes are."""
         same_rounding = scheme.weight_source == "stored" or scheme.rounding == "half_even"
@@ -93,13 +104,8 @@ class _DoubleRoundingLayer(SwappedLayer):
 
         RuntimeError before the first training forward.
         """
-        if self.scheme.weight_source == "float" or not self.scheme.shared_step:
-            return {}
-        quantizer = self.weight_quantizers[str(self.scheme.stored_bits)]
-        if not bool(quantizer.ready):
-            raise RuntimeError(quantizer.not_ready())
-        with torch.no_grad():
-            return {"codes": quantizer.codes(self.weight, quantizer.bits)[0]}
+        stored = self.stored_codes()
+        return {} if stored is None else {"codes": stored}
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
         step = self.weight_quantizers[str(self.scheme.stored_bits)].step
@@ -109,6 +115,17 @@ class _DoubleRoundingLayer(SwappedLayer):
     def uses_integers(self) -> bool:
         """Whether the next forward multiplies integers. One bit has no codes of its own for inputs."""
         return self.integers and self.bits > 1 and not self.training and not torch.is_grad_enabled()
+
+    @torch.jit.unused
+    def stored_codes(self) -> Tensor | None:
+        """int8 codes of the weight at the stored width; None where lower widths are not made from them."""
+        if self.scheme.weight_source == "float" or not self.scheme.shared_step:
+            return None
+        quantizer = self.weight_quantizers[str(self.scheme.stored_bits)]
+        if not bool(quantizer.ready):
+            raise RuntimeError(quantizer.not_ready())
+        with torch.no_grad():
+            return quantizer.stored_codes(self.weight)
 
     def weight_codes(self) -> tuple[Tensor, Tensor]:
         """int8 codes of the weight at the current width and their float32 step (0-dim or [O]) with the gain."""
@@ -157,31 +174,53 @@ class _DoubleRoundingLayer(SwappedLayer):
 
 
 class KeptCodes:
-    """Codes of one layer's weight and what they were made from. Copies and pickles of it are empty."""
+    """Codes of one layer's weight, at the stored and at the current width, and what they were made from.
+
+    A switch rounds integers to integers, in the same memory. Copies and pickles are empty.
+    """
 
     def __init__(self) -> None:
-        self._key: tuple[int, ...] = ()
-        self._codes: tuple[Tensor, Tensor] | None = None
+        self.clear()
 
     def __reduce__(self) -> tuple:
         return KeptCodes, ()
 
     def clear(self) -> None:
-        self._key, self._codes = (), None
+        self._key: tuple[int, ...] = ()
+        self._bits = 0
+        self._stored: Tensor | None = None
+        self._codes: tuple[Tensor, Tensor] | None = None
+        self._steps: dict[int, Tensor] = {}
 
     def get(self, layer: _DoubleRoundingLayer) -> tuple[Tensor, Tensor]:
         """The layer's codes; tensors made under inference_mode have no version, so nothing is kept of them."""
-        sources = [
-            layer.weight,
-            *layer.buffers(recurse=False),
-            *(quantizer.step for quantizer in layer.weight_quantizers.values()),
-        ]
+        gain = layer.output_gain
+        sources = [layer.weight, *(quantizer.step for quantizer in layer.weight_quantizers.values())]
+        if gain is not None:
+            sources.append(gain)
         if torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
             return layer.weight_codes()
-        key = (layer.bits, *(number for t in sources for number in (t._version, t.data_ptr())))
-        if self._codes is None or key != self._key:
-            self._key, self._codes = key, layer.weight_codes()
+        key = tuple(number for t in sources for number in (t._version, t.data_ptr()))
+        bits = layer.bits
+        if key != self._key:
+            self.clear()
+            self._key, self._stored = key, layer.stored_codes()
+            if self._stored is not None and self._stored.dim() == 4:  # the order in which int_conv2d reads them
+                self._stored = self._stored.contiguous(memory_format=torch.channels_last)
+        if self._codes is None or bits != self._bits:
+            self._bits, self._codes = bits, self._switched(layer, bits)
         return self._codes
+
+    def _switched(self, layer: _DoubleRoundingLayer, bits: int) -> tuple[Tensor, Tensor]:
+        if self._stored is None:
+            return layer.weight_codes()
+        scheme = layer.scheme
+        if bits not in self._steps:
+            step = layer.weight_quantizers[str(scheme.stored_bits)].step_of(bits)
+            self._steps[bits] = step if layer.output_gain is None else step * layer.output_gain
+        codes = torch.empty_like(self._stored) if self._codes is None else self._codes[0]
+        _double_round_out(self._stored, scheme.stored_bits, bits, rounding=scheme.rounding, out=codes)
+        return codes, self._steps[bits]
 
 
 @swaps(DoubleRounding, nn.Linear)

@@ -16,6 +16,10 @@ _SWITCHABLE = (SwitchableBatchNorm1d, SwitchableBatchNorm2d)
 QUANTISED = (DoubleRoundingLinear, DoubleRoundingConv2d)
 
 
+class FoldedNorm(nn.Identity):
+    """What stands in the place of a BatchNorm that was folded into the layer before it."""
+
+
 def fold_norms_(model: nn.Module) -> list[str]:
     """Fold every BatchNorm that directly follows a layer into it, in place; names of the BatchNorms, now nn.Identity.
 
@@ -42,7 +46,7 @@ def fold_norms_(model: nn.Module) -> list[str]:
         if once and _takes(layer) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
             _fold(layer, norm)
             parent, _, name = node.target.rpartition(".")
-            setattr(modules[parent], name, nn.Identity().eval())
+            setattr(modules[parent], name, FoldedNorm().eval())
             folded.append(node.target)
     return folded
 

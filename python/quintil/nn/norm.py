@@ -144,7 +144,7 @@ def transitional_(model: nn.Module) -> nn.Module:
         raise ValueError("transitional_: expected model to hold BatchNorms per width, got none")
     for module in model.modules():
         if isinstance(module, SwappedLayer) and isinstance(module.scheme, DoubleRounding):
-            module.scheme = dataclasses.replace(module.scheme, transitional_norm=True)
+            module.keep_scheme(dataclasses.replace(module.scheme, transitional_norm=True))
     for norm in norms:
         if not norm.transitional:
             norm.expand()

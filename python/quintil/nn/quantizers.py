@@ -98,13 +98,22 @@ class WeightQuantizer(StepQuantizer):
             scale_grad_sum=self.scale_grad_sum,
         )  # fmt: skip
 
+    def step_of(self, bits: int) -> Tensor:
+        """The step of codes at `bits` bits, float32."""
+        return self.step * float(1 << (self.bits - bits))
+
+    def stored_codes(self, weight: Tensor) -> Tensor:
+        """int8 codes at the stored bits."""
+        self.check_ready(weight)
+        return torch.ops.quintil.quantize(weight, self.bits, signed=True, narrow=False, scale=self.step)[0]
+
     def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """int8 codes at `bits` bits and their float32 step; their product is `forward`."""
         self.check_ready(weight)
-        step = self.step * float(1 << (self.bits - bits))
+        step = self.step_of(bits)
         if self.weight_source == "float":
             return torch.ops.quintil.quantize(weight, bits, signed=True, narrow=False, scale=step)[0], step
-        stored = torch.ops.quintil.quantize(weight, self.bits, signed=True, narrow=False, scale=self.step)[0]
+        stored = self.stored_codes(weight)
         return torch.ops.quintil.double_round(stored, self.bits, bits, rounding=self.rounding), step
 
 

@@ -7,6 +7,7 @@ derives from `SwappedLayer`. The modules of the schemes fill the table with `@sw
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -53,11 +54,16 @@ class SwappedLayer:
 
     def attach(self, scheme: Scheme) -> None:
         """Store what the forward needs; called once the class has changed."""
+        self.keep_scheme(scheme)
+
+    def keep_scheme(self, scheme: Scheme) -> None:
+        """Store the scheme, and as text, since TorchScript keeps no objects and `load_quantized` in C++ compares it."""
         self.scheme = scheme
+        self.scheme_text = json.dumps(scheme.to_dict())
 
     def detach(self) -> None:
         """Remove what `attach` stored; called before the class changes back."""
-        del self.scheme
+        del self.scheme, self.scheme_text
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme.summary()}"

@@ -1,9 +1,8 @@
-"""Files of named tensors in the safetensors format, read and written without a dependency.
+"""Files of named tensors in the safetensors format, with a manifest and a checksum; csrc/storage reads them too.
 
-    8 bytes: length of the header, little endian    header: JSON {name: {dtype, shape, data_offsets}, "__metadata__"}
-    the tensors' bytes, one after the other, little endian, row by row
-
-The metadata, texts by name, are the caller's; `sha256` among them is the checksum of the tensors' bytes.
+The metadata have one entry, `quintil`: the manifest, a JSON object whose last member `sha256` is the checksum of all
+the rest. Digested are, each as its length in decimal digits, a colon and its bytes: the manifest's text up to the
+checksum, then of every tensor, in the order of their names, name, dtype, sizes joined by commas, and data.
 """
 
 from __future__ import annotations
@@ -11,41 +10,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_TYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-_NAMES = {dtype: name for name, dtype in _TYPES.items()}
-_LONGEST_HEADER = 100_000_000
+_KEY = "quintil"
+_END = '"}'  # of the manifest, behind the checksum
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
     """Write a whole file or nothing; TypeError for a dtype that the format does not have."""
-    header: dict[str, dict] = {}
-    parts, start = [], 0
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _NAMES:
-            raise TypeError(f"write_tensors: expected a dtype of safetensors, got {tensor.dtype} ({name!r})")
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        place = [start, start + len(data)]
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
-        parts.append(data)
-        start += len(data)
-    body = b"".join(parts)
-    header["__metadata__"] = {**metadata, "sha256": hashlib.sha256(body).hexdigest()}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    from safetensors.torch import save
+
+    copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    text = json.dumps({**manifest, "sha256": ""}).removesuffix(_END)
+    try:
+        checksum = _checksum(text, save(copies))
+    except KeyError as error:
+        raise TypeError(f"write_tensors: expected dtypes of safetensors, got {error.args[0]}") from None
+    data = save(copies, {_KEY: text + checksum + _END})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text + body)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -53,38 +43,41 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         temporary.unlink(missing_ok=True)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata; FileNotFoundError if there is no file, ValueError saying what is wrong with it."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and manifest; FileNotFoundError if there is no file, ValueError saying what is wrong with it."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
+
     if not path.is_file():
         raise FileNotFoundError(f"read_tensors: expected {path} to be a file, got none")
     data = path.read_bytes()
     try:
-        header, body = _split(data)
-        metadata = header.pop("__metadata__", {})
-        tensors = {name: _tensor(entry, body) for name, entry in header.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+        tensors = load(data)
+    except (SafetensorError, KeyError) as error:
         raise ValueError(f"read_tensors: expected {path} to be a whole safetensors file, got {error}") from None
-    if metadata.get("sha256", hashlib.sha256(body).hexdigest()) != hashlib.sha256(body).hexdigest():
+    if text is None:
+        raise ValueError(f"read_tensors: expected {path} to be a file of quintil, got one without its manifest")
+    checksum = text[-64 - len(_END) :].removesuffix(_END)
+    if checksum != _checksum(text.removesuffix(checksum + _END), data):
         raise ValueError(f"read_tensors: expected {path} to have the checksum in its header, got changed contents")
-    return tensors, metadata
+    return tensors, json.loads(text)
 
 
-def _split(data: bytes) -> tuple[dict, bytes]:
-    (length,) = struct.unpack_from("<Q", data)
-    if length > min(_LONGEST_HEADER, len(data) - 8):
-        raise ValueError(f"a header of {length} bytes in {len(data)}")
-    header = json.loads(data[8 : 8 + length])
-    if not isinstance(header, dict):
-        raise ValueError("a header that is no object")
-    return header, data[8 + length :]
+def _checksum(text: str, data: bytes) -> str:
+    """Of a manifest's text and the tensors in the safetensors file `data`, in hexadecimal digits."""
+    from safetensors import deserialize
 
+    digest = hashlib.sha256()
 
-def _tensor(entry: dict, body: bytes) -> Tensor:
-    dtype, shape = _TYPES[entry["dtype"]], tuple(entry["shape"])
-    start, stop = entry["data_offsets"]
-    size = torch.Size(shape).numel() * dtype.itemsize
-    if not 0 <= start <= stop <= len(body) or stop - start != size:
-        raise ValueError(f"bytes {start} to {stop} of {len(body)} for {size}")
-    if size == 0:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(body[start:stop]), dtype=dtype).reshape(shape)
+    def add(part: bytes) -> None:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+
+    add(text.encode())
+    for name, entry in sorted(deserialize(data), key=lambda item: item[0]):
+        sizes = ",".join(map(str, entry["shape"]))
+        for part in (name.encode(), entry["dtype"].encode(), sizes.encode(), entry["data"]):
+            add(part)
+    return digest.hexdigest()

@@ -35,6 +35,10 @@ __all__ = [
     "write_report",
 ]
 
+_WIDTHS = (
+    "A copy of the net after each task as layers of Double Rounding, at one width after the other; inputs and weights "
+    "have the same width, the first and the last layer are float32."
+)
 _TITLE = "Class-incremental runs"
 _LEGEND = (
     "All values in percent, mean ± standard deviation (n - 1) over seeds. a[t,j] is the accuracy on task j after task "
@@ -102,6 +106,7 @@ def _section(group: Sequence[RunResult], images: dict[str, Image]) -> list[Block
     blocks.append(Table(tables.summary_rows(group)))
     part("Published values of this protocol", tables.published_table(group), (), *_published_texts(group))
     part("Accuracy after each task", tables.task_rows(group), ("acc",))
+    part("Accuracy by bit width", tables.width_rows(group), (), _WIDTHS)
     part("Difference to float32", [], ("differences", "difference"))
     old = "After the last task; every formula has its own name, because they measure different things."
     part("Forgetting", tables.forgetting_rows(group), FORGETTINGS, old)

@@ -41,7 +41,7 @@ def finished(run: RunResult) -> RunResult:
 
 def setting(run: RunResult) -> dict:
     """What must be equal for two runs to be compared: everything but the scheme and what belongs to one seed."""
-    left_out = (*SEED_KEYS, "scheme", "scheme_label", "version")
+    left_out = (*SEED_KEYS, "scheme", "scheme_label", "version", "bit_widths", "width_epochs")
     return {name: value for name, value in run.config.items() if name not in left_out}
 
 

@@ -92,6 +92,20 @@ def task_rows(runs: Sequence[RunResult]) -> Rows:
     return rows
 
 
+def width_rows(runs: Sequence[RunResult]) -> Rows:
+    """Mean accuracy after each task at every bit width that a run was tested at; no rows where none was."""
+    rows = []
+    for run in runs:
+        widths = run.config.get("bit_widths") or []
+        for head in run.heads() if widths else []:
+            for width in widths:
+                tables = [[t["bit_widths"][str(width)][head] for t in seed.tasks] for seed in run.seeds.values()]
+                means = np.mean(np.array(tables, dtype=np.float64), axis=0)
+                rows.append([run.label, HEAD_NAMES[head], str(width), *(f"{value:.2f}" for value in means)])
+    tasks = len(runs[0].config["task_sizes"])
+    return [["arithmetic", "head", "bits", *(f"t={t}" for t in range(1, tasks + 1))], *rows] if rows else []
+
+
 def published_table(runs: Sequence[RunResult]) -> Rows:
     """Ours and the published rows of the same data set, learner and protocol; no rows where there is none."""
     names = ("last_acc", "avg_inc_acc", "forgetting_class_best")
