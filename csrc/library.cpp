@@ -84,6 +84,24 @@ TORCH_LIBRARY(quintil, m) {
         tags);
 
   m.def(
+      "vecq_step(Tensor x, int bits, *, bool per_channel=False, int group_size=0, str sigma='population', "
+      "str lambda_mode='table') -> Tensor",
+      tags);
+  m.def(
+      "vecq_quantize(Tensor x, int bits, *, Tensor? step=None, str drive='projection', Tensor? alpha=None, "
+      "str grad_mode='ste', float grad_ratio=0.0) -> (Tensor y, Tensor codes, Tensor alpha)",
+      tags);
+  m.def("vecq_codes(Tensor x, int bits, Tensor step) -> Tensor", tags);
+  m.def(
+      "vecq_activation(Tensor x, int bits, Tensor averages, *, bool training, float momentum=0.9, "
+      "str drive='projection', str sigma='population') -> (Tensor y, Tensor averages)",
+      tags);
+  m.def(
+      "vecq_losses(Tensor x, Tensor y, *, bool per_channel=False) -> (Tensor orientation, Tensor modulus, Tensor "
+      "total)",
+      tags);
+
+  m.def(
       "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
       "SymInt? seed, bool save) -> (Tensor y, Tensor x_codes, Tensor weight_codes, Tensor scales)",
       tags);
@@ -117,5 +135,9 @@ TORCH_LIBRARY(quintil, m) {
   m.def(
       "_lsq_backward(Tensor grad, Tensor x, Tensor scale, Tensor? offset, int[] options) -> (Tensor dx, "
       "Tensor dscale, Tensor doffset)",
+      tags);
+  m.def(
+      "_vecq_forward(Tensor x, int bits, Tensor step, Tensor? alpha, int drive, int grad_mode, float ratio) -> "
+      "(Tensor y, Tensor codes, Tensor alpha, Tensor bounds)",
       tags);
 }

@@ -169,6 +169,38 @@ Tensor int_conv2d(const Tensor& x, const Tensor& x_scale, const Tensor& weight, 
                  p.residual, p.relu, p.out_scale, p.out_bits);
 }
 
+Tensor vecq_step(const Tensor& x, int64_t bits, const VecqStepOptions& o) {
+  static const auto op = handle<Tensor(const Tensor&, int64_t, bool, int64_t, Text, Text)>("quintil::vecq_step");
+  return op.call(x, bits, o.per_channel, o.group_size, o.sigma, o.lambda_mode);
+}
+
+std::tuple<Tensor, Tensor, Tensor> vecq_quantize(const Tensor& x, int64_t bits, const VecqOptions& o) {
+  using Maybe = const std::optional<Tensor>&;
+  static const auto op =
+      handle<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, int64_t, Maybe, Text, Maybe, Text, double)>(
+          "quintil::vecq_quantize");
+  return op.call(x, bits, o.step, o.drive, o.alpha, o.grad_mode, o.grad_ratio);
+}
+
+Tensor vecq_codes(const Tensor& x, int64_t bits, const Tensor& step) {
+  static const auto op = handle<Tensor(const Tensor&, int64_t, const Tensor&)>("quintil::vecq_codes");
+  return op.call(x, bits, step);
+}
+
+std::tuple<Tensor, Tensor> vecq_activation(const Tensor& x, int64_t bits, const Tensor& averages, bool training,
+                                           double momentum, const std::string& drive, const std::string& sigma) {
+  static const auto op =
+      handle<std::tuple<Tensor, Tensor>(const Tensor&, int64_t, const Tensor&, bool, double, Text, Text)>(
+          "quintil::vecq_activation");
+  return op.call(x, bits, averages, training, momentum, drive, sigma);
+}
+
+std::tuple<Tensor, Tensor, Tensor> vecq_losses(const Tensor& x, const Tensor& y, bool per_channel) {
+  static const auto op =
+      handle<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, bool)>("quintil::vecq_losses");
+  return op.call(x, y, per_channel);
+}
+
 std::string active_isa() {
   return kernels::active_name();
 }

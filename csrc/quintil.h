@@ -83,6 +83,21 @@ struct DoubleRoundOptions {
   std::string scale_grad_sum = "channel";
 };
 
+struct VecqStepOptions {
+  bool per_channel = false;
+  int64_t group_size = 0;
+  std::string sigma = "population";
+  std::string lambda_mode = "table";
+};
+
+struct VecqOptions {
+  std::optional<at::Tensor> step = std::nullopt;
+  std::string drive = "projection";
+  std::optional<at::Tensor> alpha = std::nullopt;
+  std::string grad_mode = "ste";
+  double grad_ratio = 0.0;
+};
+
 // A seed 0 .. 2^62-1 from PyTorch's CPU generator, so that torch::manual_seed makes a run repeatable.
 QUINTIL_API int64_t draw_seed(std::optional<at::Generator> generator = std::nullopt);
 
@@ -128,6 +143,21 @@ QUINTIL_API at::Tensor int_linear(const at::Tensor& x, const at::Tensor& x_scale
 QUINTIL_API at::Tensor int_conv2d(const at::Tensor& x, const at::Tensor& x_scale, const at::Tensor& weight,
                                   const at::Tensor& weight_scale, const std::optional<at::Tensor>& bias = std::nullopt,
                                   const IntConvOptions& options = {});
+
+QUINTIL_API at::Tensor vecq_step(const at::Tensor& x, int64_t bits, const VecqStepOptions& options = {});
+// y, its codes and the length alpha.
+QUINTIL_API std::tuple<at::Tensor, at::Tensor, at::Tensor> vecq_quantize(const at::Tensor& x, int64_t bits,
+                                                                         const VecqOptions& options = {});
+QUINTIL_API at::Tensor vecq_codes(const at::Tensor& x, int64_t bits, const at::Tensor& step);
+// y and the new averages.
+QUINTIL_API std::tuple<at::Tensor, at::Tensor> vecq_activation(const at::Tensor& x, int64_t bits,
+                                                               const at::Tensor& averages, bool training,
+                                                               double momentum = 0.9,
+                                                               const std::string& drive = "projection",
+                                                               const std::string& sigma = "population");
+// Orientation loss, modulus loss and their sum.
+QUINTIL_API std::tuple<at::Tensor, at::Tensor, at::Tensor> vecq_losses(const at::Tensor& x, const at::Tensor& y,
+                                                                       bool per_channel = false);
 
 // Sets the width of the layers of a scripted Double Rounding model, and lets every BatchNorm per width follow, as
 // quintil.set_bits does in Python; layers that no pattern matches keep theirs. Before anything is changed: ValueError

@@ -27,6 +27,10 @@ inline float rounded(float u, Rounding rounding) {
   return std::floor(u);
 }
 
+inline float clamped(float t, float lo, float hi) {  // NaN stays
+  return t < lo ? lo : t > hi ? hi : t;
+}
+
 // |u| is stochastically rounded to floor|u| or floor|u| + 1, up with probability frac|u| to within 1 / 2^(bits+1);
 // integers never move (N5). Magnitudes stop at 256, beyond every code range, so that the result converts safely.
 inline float stochastic(float u, uint32_t random, int bits) {

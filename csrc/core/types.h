@@ -78,6 +78,45 @@ struct StepSums {
   double offset;
 };
 
+// Half-integer levels v = clamp(rint(x / divisor - 1/2), lo, hi) + 1/2, whose codes are v - 1/2 [VECQ V3, V9].
+struct LevelGrid {
+  float divisor;  // step + kStepEpsilon
+  float lo;
+  float hi;
+};
+
+// What a number on level v becomes: alpha v [VECQ V6], or with a ratio other than 0
+// alpha v + ratio (clamp(x, floor, ceiling) - alpha v) [VECQ V8].
+struct LevelValue {
+  float alpha;
+  float ratio;
+  float floor;
+  float ceiling;
+};
+
+// Sums over a chunk of x - pivot and its square.
+struct Moments {
+  double sum;
+  double squares;
+};
+
+// Sums over a chunk of v x, v v and x x, and the extreme codes; of nothing least > most.
+struct LevelSums {
+  double vx;
+  double vv;
+  double xx;
+  int32_t least;
+  int32_t most;
+};
+
+// Sums over a chunk of x y, y y, x x and (x - y)^2.
+struct PairSums {
+  double xy;
+  double yy;
+  double xx;
+  double error;
+};
+
 // The stream of random numbers of one operand. `bits` is 16, or 8 for the site b2a (N5).
 struct Draw {
   uint32_t key_low;

@@ -37,6 +37,18 @@ struct KernelTable {
   // n <= kSumChunk, sums as in Partials (N8). dx may be the memory of x or of grad.
   StepSums (*lsq_f32f32f32_backward)(const float* x, const float* grad, int64_t n, const StepGrid& grid, float* dx);
 
+  // --- vecq: n <= kSumChunk where sums are returned, which run as in Partials (N8) ----------------------------------
+  // Sums of d = double(x[i]) - double(pivot) and of d * d.
+  Moments (*moments_f32)(const float* x, int64_t n, float pivot);
+  // codes[i] = level_code(x[i]), 0 for NaN, and the sums of the levels v = code + 1/2 (NaN for NaN) [VECQ V3, V6, V9].
+  // The grid has at most 8 bits, or at most 16.
+  LevelSums (*steer_f32s8)(const float* x, int64_t n, const LevelGrid& grid, int8_t* codes);
+  LevelSums (*steer_f32s16)(const float* x, int64_t n, const LevelGrid& grid, int16_t* codes);
+  // y[i] = level_value(x[i]) [VECQ V6, V8]. NaN stays NaN; x and y may be the same memory.
+  void (*drive_f32f32)(const float* x, int64_t n, const LevelGrid& grid, const LevelValue& value, float* y);
+  // Sums over pairs of numbers taken as double [VECQ V2].
+  PairSums (*compare_f32f32)(const float* x, const float* y, int64_t n);
+
   // --- hadamard: +-1 Sylvester transforms, in place, butterflies h = 1, 2, 4, ..., order/2, each u+v, u-v (N7) -------
   // Each row holds `blocks` runs of `order` contiguous elements, order a power of two; each run is transformed.
   void (*fwht_f32_rows)(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);

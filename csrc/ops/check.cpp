@@ -39,8 +39,8 @@ void check_finite(const char* op, const char* name, const at::Tensor& t) {
   const std::vector<int64_t> index(first.const_data_ptr<int64_t>(), first.const_data_ptr<int64_t>() + first.numel());
   at::Tensor value = t;
   for (const int64_t i : index) value = value.select(0, i);
-  TORCH_CHECK_VALUE(false, op, ": expected ", name, " to be finite, got ", value.item<double>(), " (at index [",
-                    at::IntArrayRef(index), "])");
+  TORCH_CHECK_VALUE(false, op, ": expected ", name, " to be finite, got ", value.item<double>(), " (at index ",
+                    at::IntArrayRef(index), ")");
 }
 
 }  // namespace quintil::ops

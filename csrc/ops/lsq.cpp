@@ -5,14 +5,13 @@
 #include "csrc/ops/lsq.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <cmath>
 
-#include "csrc/core/reduce.h"
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
+#include "csrc/ops/groups.h"
 #include "csrc/quantizers/double_rounding.h"
 
 namespace quintil::ops {
@@ -21,8 +20,6 @@ namespace {
 
 using at::Tensor;
 using std::optional;
-
-constexpr int64_t kElementsPerTask = 1 << 15;
 
 void check_step(const StepConfig& config, const Tensor& x, const Tensor& scale, const optional<Tensor>& offset) {
   const char* op = config.op();
@@ -35,28 +32,6 @@ void check_step(const StepConfig& config, const Tensor& x, const Tensor& scale, 
   check_dtype(op, "offset", *offset, at::kFloat);
   check_dim(op, "offset", *offset, 0);
 }
-
-// The tensor as runs of elements that share a step, each cut into chunks.
-struct Groups {
-  int64_t count;   // steps
-  int64_t length;  // elements of each
-  int64_t chunks;  // of each
-
-  Groups(const Tensor& x, const Tensor& scale)
-      : count(scale.numel()), length(count == 0 ? 0 : x.numel() / count), chunks(sum_chunks(length)) {}
-
-  // Calls f(group, first element, elements, number of the chunk) for every chunk, in parallel.
-  template <class F>
-  void for_each_chunk(F f) const {
-    const int64_t grain = kElementsPerTask / std::min(kSumChunk, std::max<int64_t>(1, length));
-    at::parallel_for(0, count * chunks, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t group = i / chunks, first = i % chunks * kSumChunk;
-        f(group, group * length + first, std::min(kSumChunk, length - first), i);
-      }
-    });
-  }
-};
 
 // Grids of all steps: they differ in divisor and step.
 class Grids {
@@ -103,7 +78,7 @@ Tensor forward_cpu(const Tensor& x, const Tensor& scale, const optional<Tensor>&
   const auto* from = data.const_data_ptr<float>();
   auto* to = y.mutable_data_ptr<float>();
   const Grids grids(config, scale, offset);
-  Groups(x, scale).for_each_chunk([&](int64_t group, int64_t first, int64_t n, int64_t) {
+  Groups(x.numel(), scale.numel()).for_each_chunk([&](int64_t group, int64_t first, int64_t n, int64_t) {
     kernels::active().lsq_f32f32(from + first, n, grids.of(group), to + first);
   });
   return y;
@@ -135,7 +110,7 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& scale, 
   const auto *from = data.const_data_ptr<float>(), *slope = g.const_data_ptr<float>();
   auto *to = dx.mutable_data_ptr<float>(), *steps = dscale.mutable_data_ptr<float>();
   const Grids grids(config, scale, offset);
-  const Groups groups(x, scale);
+  const Groups groups(x.numel(), scale.numel());
   std::vector<StepSums> parts(static_cast<size_t>(groups.count * groups.chunks));
   groups.for_each_chunk([&](int64_t group, int64_t first, int64_t n, int64_t chunk) {
     parts[static_cast<size_t>(chunk)] =

@@ -7,10 +7,6 @@
 
 namespace quintil {
 
-inline float clamped(float t, float lo, float hi) {  // NaN stays
-  return t < lo ? lo : t > hi ? hi : t;
-}
-
 inline float scaled_difference(float x, const StepGrid& grid) {
   return (x - grid.offset) / grid.divisor;
 }

@@ -76,6 +76,7 @@ struct Data {
 constexpr CodeGrid kGrid{0.4f, -7, 7, 8};
 constexpr CodeGrid kWideGrid{64.0f, -7, 7, 0};
 constexpr StepGrid kStepGrid{0.05f, 0.0f, 1.0f / 16, 0.8f, -8, 7, 7, Rounding::kHalfEven, true, false, false};
+constexpr LevelGrid kLevelGrid{0.3352f, -8, 7};
 ColumnEpilogue column_epilogue(const float* column_scale) {
   return {column_scale, 0.1f, 0.5f, nullptr, nullptr, 0, false};
 }
@@ -123,6 +124,26 @@ void add_learned_steps(std::vector<Row>& rows, Data& d) {
   rows.push_back({"double_round_s8s8", "8 to 4 bits", kElements, false, [&](const KernelTable& k) {
                     k.double_round_s8s8(d.s8.data(), kElements, {4, -8, 7, Rounding::kHalfEven}, d.panels.data());
                   }});
+}
+
+void add_levels(std::vector<Row>& rows, Data& d) {
+  const auto add = [&](const char* kernel, std::function<void(const KernelTable&, int64_t)> call) {
+    rows.push_back({kernel, "4 bits", kElements, false, [call = std::move(call)](const KernelTable& k) {
+                      for (int64_t i = 0; i < kElements; i += kSumChunk) call(k, i);
+                    }});
+  };
+  add("moments_f32", [&](const KernelTable& k, int64_t i) { k.moments_f32(d.f32.data() + i, kSumChunk, 0.5f); });
+  add("steer_f32s8", [&](const KernelTable& k, int64_t i) {
+    k.steer_f32s8(d.f32.data() + i, kSumChunk, kLevelGrid, d.panels.data() + i);
+  });
+  add("steer_f32s16", [&](const KernelTable& k, int64_t i) {
+    k.steer_f32s16(d.f32.data() + i, kSumChunk, kLevelGrid, d.out_s16.data() + i);
+  });
+  add("drive_f32f32", [&](const KernelTable& k, int64_t i) {
+    k.drive_f32f32(d.f32.data() + i, kSumChunk, kLevelGrid, {0.3f, 0.0f, 0.0f, 0.0f}, d.out_f32.data() + i);
+  });
+  add("compare_f32f32",
+      [&](const KernelTable& k, int64_t i) { k.compare_f32f32(d.f32.data() + i, d.zeros_f32.data() + i, kSumChunk); });
 }
 
 void add_transforms(std::vector<Row>& rows, Data& d) {
@@ -337,6 +358,7 @@ TEST_CASE("kernels", "[!benchmark]") {
   std::vector<Row> rows;
   add_quantizers(rows, data);
   add_learned_steps(rows, data);
+  add_levels(rows, data);
   add_transforms(rows, data);
   add_packing(rows, data);
   add_batch_norm(rows, data);

@@ -34,6 +34,7 @@ constexpr int64_t kRows = 40, kCols = 1000, kElements = kRows * kCols;
 constexpr CodeGrid kGrid{0.4f, -7, 7, 8};
 constexpr CodeGrid kWideGrid{64.0f, -7, 7, 0};
 constexpr StepGrid kStepGrid{0.05f, 0.0f, 1.0f / 16, 0.8f, -8, 7, 7, Rounding::kHalfEven, true, false, false};
+constexpr LevelGrid kLevelGrid{0.3352f, -8, 7};
 
 struct Case {
   const char* name;
@@ -101,6 +102,19 @@ void learned_step_gradient(const KernelTable& k) {
   auto x = floats(n);
   auto out = room<float>(n);
   measured([&] { k.lsq_f32f32f32_backward(x.data(), x.data(), n, kStepGrid, out.data()); });
+}
+
+void steer(const KernelTable& k) {
+  constexpr int64_t n = kSumChunk - 1;
+  auto x = floats(n);
+  auto codes = room<int8_t>(n);
+  measured([&] { k.steer_f32s8(x.data(), n, kLevelGrid, codes.data()); });
+}
+
+void drive(const KernelTable& k) {
+  auto x = floats(kElements - 1);
+  auto out = room<float>(kElements - 1);
+  measured([&] { k.drive_f32f32(x.data(), kElements - 1, kLevelGrid, {0.3f, 0.0f, 0.0f, 0.0f}, out.data()); });
 }
 
 template <int64_t order>
@@ -317,6 +331,8 @@ constexpr Case kCases[] = {
     {"quantize_s16u8_stochastic", "40x1000, 8 random bits", quantize_short_stochastic},
     {"lsq_f32f32", "39999, 8 to 4 bits", learned_step},
     {"lsq_f32f32f32_backward", "4095, 8 to 4 bits", learned_step_gradient},
+    {"steer_f32s8", "4095, 4 bits", steer},
+    {"drive_f32f32", "39999, 4 bits", drive},
     {"fwht_f32_rows/64", "20x1024, order 64", fwht_rows<64>},
     {"fwht_f32_rows/1024", "20x1024, order 1024", fwht_rows<1024>},
     {"fwht_f32_cols", "128x124, order 128", fwht_float_cols},

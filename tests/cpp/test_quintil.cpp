@@ -63,6 +63,36 @@ TEST_CASE("double_round_quantize takes every option") {
   CHECK(near(steps.grad()[0].item<double>(), 2 * gradient({})));  // of one element each: c is twice as large
 }
 
+TEST_CASE("the ops of half-integer levels take every option") {
+  const at::Tensor x = values({-3.0f, -1.0f, 1.0f, 3.0f, -2.0f, 0.5f, 0.5f, 1.0f}).reshape({2, 4});
+  const auto near = [](const at::Tensor& a, double b) { return std::fabs(a.item<double>() - b) < 1e-5; };
+  CHECK(near(vecq_step(x, 2), 0.9957 * std::sqrt(25.5 / 8)));
+  const at::Tensor rows = vecq_step(x, 2, {.per_channel = true, .sigma = "unbiased"});
+  CHECK((near(rows[0], 0.9957 * std::sqrt(20.0 / 3)) && near(rows[1], 0.9957 * std::sqrt(5.5 / 3))));
+  CHECK(vecq_step(x, 2, {.group_size = 2}).sizes() == at::IntArrayRef({2, 2}));
+  const at::Tensor step = at::scalar_tensor(2.0f);
+  const auto [y, q, alpha] = vecq_quantize(x, 2, {.step = step});
+  CHECK(at::equal(q, codes({-2, -1, 0, 1, -2, 0, 0, 0}).reshape({2, 4})));
+  CHECK(at::equal(vecq_codes(x, 2, step), q));
+  CHECK(near(alpha, 14.0 / 8.0));  // <v,x> / <v,v>
+  CHECK(at::allclose(y, alpha * (q + 0.5)));
+  CHECK(near(std::get<2>(vecq_quantize(x, 2, {.step = step, .drive = "norm"})), std::sqrt(25.5 / 8)));
+  CHECK(at::equal(std::get<2>(vecq_quantize(x, 2, {.step = step, .drive = "none"})), step));
+  at::Tensor leaf = x.clone().requires_grad_();
+  const VecqOptions given{.step = step, .alpha = at::scalar_tensor(1.0f), .grad_mode = "pwl_c", .grad_ratio = 0.5};
+  const at::Tensor moved = std::get<0>(vecq_quantize(leaf, 2, given));
+  CHECK(at::equal(moved[0], values({-1.5f, -0.75f, 0.75f, 1.5f})));
+  moved.sum().backward();
+  CHECK(at::equal(leaf.grad()[0], values({0.0f, 1.0f, 1.0f, 0.0f})));
+  const auto [z, averages] = vecq_activation(x, 2, at::ones({3}), true, 0.5);
+  CHECK((near(averages[0], 0.5 + 0.5 * vecq_step(x, 2).item<double>()) && near(averages[2], 0.5)));
+  CHECK(at::equal(std::get<0>(vecq_activation(x, 2, values({2.0f, 3.0f, 0.0f}), false)), 3 * (q + 0.5)));
+  const auto [orientation, modulus, total] = vecq_losses(x, y);
+  CHECK((near(orientation, 1 - 14 / std::sqrt(25.5 * 8)) && near(modulus, 1.0) &&
+         near(total, 2 - 14 / std::sqrt(204.0))));
+  CHECK(std::get<0>(vecq_losses(x, y, true)).sizes() == at::IntArrayRef({2}));
+}
+
 TEST_CASE("int_linear and int_conv2d take scales, bias, zero points and geometry") {
   const at::Tensor x = codes({1, 2, 3, 4}).reshape({1, 4}), weight = codes({1, 0, -1, 2, 1, 1, 1, 1}).reshape({2, 4});
   const at::Tensor half = at::scalar_tensor(0.5f), bias = values({10.0f, 20.0f});

@@ -22,6 +22,9 @@ def test_inputs_are_cast_to_float32(dtype):
         lambda x, image: ops.hadamard_transform(x),
         lambda x, image: ops.quantize(x, 4)[1],
         lambda x, image: ops.lsq_quantize(x, torch.tensor(0.25, dtype=dtype), 4),
+        lambda x, image: ops.vecq_step(x, 4),
+        lambda x, image: ops.vecq_quantize(x, 4, grad_mode="pwl", grad_ratio=0.5)[0],
+        lambda x, image: ops.vecq_activation(x, 4, torch.ones(3), training=True)[0],
         lambda x, image: ops.double_round_quantize(x, torch.tensor(0.125, dtype=dtype), 8, 2),
     ]
     for call in calls:

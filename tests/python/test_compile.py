@@ -148,6 +148,28 @@ def test_learned_steps_compile_to_one_graph(backend):
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_half_integers_compile_once_for_all_batches(backend):
+    w = torch.randn(5, 20).requires_grad_()
+
+    def forward(x, w, averages):
+        weight = F.vecq_quantize(w, 3, step=F.vecq_step(w, 3, per_channel=True), grad_mode="pwl_c")[0]
+        x, averages = F.vecq_activation(x, 8, averages, training=True)
+        return x @ weight.t(), averages
+
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(forward, backend=counter, fullgraph=True, dynamic=True)
+    for batch in (4, 7, 13):
+        x = torch.randn(batch, 20).requires_grad_()
+        (want, averages), (got, moved) = forward(x, w, torch.ones(3)), compiled(x, w, torch.ones(3))
+        assert_same(got, want)
+        torch.testing.assert_close(moved, averages)
+        g = torch.randn(want.shape)
+        for a, b in zip(torch.autograd.grad(got, [x, w], g), torch.autograd.grad(want, [x, w], g)):
+            assert_same(a, b)
+    assert counter.frame_count <= 2
+
+
 def test_integer_inference_with_a_dynamic_batch():
     kernel, head = torch.randint(-8, 8, (6, 2, 3, 3)).to(torch.int8), torch.randint(-8, 8, (5, 216)).to(torch.int8)
     scales = torch.rand(6) / 8

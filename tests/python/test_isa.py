@@ -117,6 +117,29 @@ def steps():
             yield ops.double_round(torch.randint(-128, 128, (n,)).to(torch.int8), 8, 4, rounding=rounding)
 
 
+def half_integers():
+    """Steps, codes, lengths, values and gradients at lengths around a vector and a chunk of sums."""
+    for shape in ((1,), (3, 5), (4, 33), (2, 4099), (5, 3, 3, 3), (9001,)):
+        x = torch.cat([torch.randn(shape), torch.randint(-80, 80, shape) / 32]).requires_grad_()
+        g = torch.randn(x.shape)
+        for options in ({}, dict(per_channel=True), dict(group_size=1 if x.dim() == 1 else x.size(-1))):
+            for bits in (1, 4, 8, 12):
+                step = ops.vecq_step(x, bits, **options)
+                yield step
+                yield ops.vecq_step(x, min(bits, 8), lambda_mode="search", **options)
+                for drive, grad_mode, ratio in (
+                    ("projection", "ste", 0.0),
+                    ("norm", "pwl", 0.3),
+                    ("none", "pwl_c", 0.3),
+                ):
+                    y, codes, alpha = ops.vecq_quantize(
+                        x, bits, step=step, drive=drive, grad_mode=grad_mode, grad_ratio=ratio
+                    )
+                    yield from (y, codes, alpha, *torch.autograd.grad(y, x, g))
+        yield from ops.vecq_losses(x, g)
+        yield from ops.vecq_activation(x, 4, torch.ones(3), training=True)
+
+
 def int_products():
     """Codes that fit bytes and codes that do not, zero points of whole and half codes, both layouts."""
     x8, x4 = torch.randint(0, 256, (70, 101)).to(torch.uint8), torch.randint(-8, 8, (70, 101)).to(torch.int8)
@@ -182,7 +205,9 @@ def training():
 def results() -> list[torch.Tensor]:
     """All results, in one fixed order; every group starts from its own fixed random state."""
     collected = []
-    for i, group in enumerate((element_ops, transforms, products, steps, int_products, layers, training)):
+    for i, group in enumerate(
+        (element_ops, transforms, products, steps, half_integers, int_products, layers, training)
+    ):
         torch.manual_seed(100 + i)
         collected.extend(t.detach().contiguous() for t in group())
     return collected

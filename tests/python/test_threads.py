@@ -111,6 +111,11 @@ def single_ops():
         "affine quantize": lambda: ops.affine_quantize(x, x[0], x[1], steps.mean(), 4),
         "lsq": lambda: step_gradients(ops.lsq_quantize, x, steps.mean(), 4),
         "lsq rows": lambda: step_gradients(ops.lsq_quantize, x, steps, 4, signed=True, offset=torch.tensor(0.1)),
+        "vecq step": lambda: ops.vecq_step(x, 4),
+        "vecq step search": lambda: ops.vecq_step(x, 4, per_channel=True, lambda_mode="search"),
+        "vecq": lambda: torch.cat([t.flatten().float() for t in ops.vecq_quantize(x, 4)]),
+        "vecq rows": lambda: ops.vecq_quantize(x, 4, step=ops.vecq_step(x, 4, per_channel=True), drive="norm")[0],
+        "vecq losses": lambda: torch.stack(ops.vecq_losses(x, x.cos())),
         "double round": lambda: ops.double_round(codes, 8, 4),
         "double round rows": lambda: step_gradients(
             ops.double_round_quantize, x, steps / 16, 8, 4, scale_grad_sum="all"

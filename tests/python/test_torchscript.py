@@ -189,6 +189,22 @@ def test_learned_steps_script_with_their_gradients():
         assert_same(a, b)
 
 
+def test_half_integers_script_with_their_gradient():
+    def use(x: Tensor, averages: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        step = torch.ops.quintil.vecq_step(x, 4, per_channel=True)
+        y, codes, alpha = torch.ops.quintil.vecq_quantize(x, 4, step=step, grad_mode="pwl_c", grad_ratio=0.5)
+        z, averages = torch.ops.quintil.vecq_activation(y, 8, averages, training=training)
+        orientation, modulus, total = torch.ops.quintil.vecq_losses(x, z)
+        return z, torch.ops.quintil.vecq_codes(x, 4, step), averages, total
+
+    x, g = torch.randn(5, 33).requires_grad_(), torch.randn(5, 33)
+    for training in (True, False):
+        got, want = torch.jit.script(use)(x, torch.ones(3), training), use(x, torch.ones(3), training)
+        for a, b in zip(got, want):
+            assert_same(a, b)
+        assert_same(torch.autograd.grad(got[0], x, g)[0], torch.autograd.grad(want[0], x, g)[0])
+
+
 def test_every_op_scripts():
     @torch.jit.script
     def use(x: Tensor, seed: int) -> Tensor:

@@ -23,6 +23,12 @@ void quantize_s16u8_stochastic(const int16_t* x, int64_t rows, int64_t cols, int
 void lsq_f32f32(const float* x, int64_t n, const StepGrid& grid, float* y);
 StepSums lsq_f32f32f32_backward(const float* x, const float* grad, int64_t n, const StepGrid& grid, float* dx);
 
+Moments moments_f32(const float* x, int64_t n, float pivot);
+LevelSums steer_f32s8(const float* x, int64_t n, const LevelGrid& grid, int8_t* codes);
+LevelSums steer_f32s16(const float* x, int64_t n, const LevelGrid& grid, int16_t* codes);
+void drive_f32f32(const float* x, int64_t n, const LevelGrid& grid, const LevelValue& value, float* y);
+PairSums compare_f32f32(const float* x, const float* y, int64_t n);
+
 void fwht_f32_rows(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
 void fwht_s32_rows(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
 void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld);

@@ -5,12 +5,16 @@ from .double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
 from .fold import fold_norms_
 from .fuse import fuse_, unfuse_
 from .hdqt import HadamardConv2d, HadamardLinear
+from .levels import calibrate
 from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
 from .quantizers import keep_steps_positive
 from .saturation import saturation
 from .script import script
 from .storage import load_quantized, save_quantized
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
+from .vecq import VecQConv1d, VecQConv2d, VecQConvTranspose2d, VecQLinear
+from .vecq_recurrent import VecQGRU, VecQLSTM, VecQLSTMCell
+from .vecq_tables import VecQEmbedding, VecQEmbeddingBag
 from .widths import get_bits, set_bits
 
 __all__ = [
@@ -21,6 +25,16 @@ __all__ = [
     "SwappedLayer",
     "SwitchableBatchNorm1d",
     "SwitchableBatchNorm2d",
+    "VecQConv1d",
+    "VecQConv2d",
+    "VecQConvTranspose2d",
+    "VecQEmbedding",
+    "VecQEmbeddingBag",
+    "VecQGRU",
+    "VecQLSTM",
+    "VecQLSTMCell",
+    "VecQLinear",
+    "calibrate",
     "deploy",
     "dequantize_",
     "fold_norms_",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 
-def even_padding(conv: nn.Conv2d) -> tuple[int, ...] | None:
+def even_padding(conv: nn.Module) -> tuple[int, ...] | None:
     """Padding of each side by dimension; None where padding='same' pads one side more than the other."""
     if conv.padding == "valid":
-        return (0, 0)
+        return (0,) * len(conv.kernel_size)
     if conv.padding != "same":
         return conv.padding
     spans = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]

@@ -37,10 +37,11 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
     """Swap the layers of `model` for those of `scheme`, in place, and return `model`.
 
     Every nn.Linear and nn.Conv2d (and subclasses) becomes the layer of the scheme; under `DoubleRounding` with
-    switch_norm also every nn.BatchNorm1d and nn.BatchNorm2d. Nothing else changes: same module objects, Parameters,
-    hooks, names, device and training flag. `HDQT` adds no state_dict key; `DoubleRounding` adds those of its steps and
-    of the lower widths' BatchNorms: make the optimiser afterwards. A layer that already has an equal scheme is left as
-    it is; one that has another is swapped again and starts anew, or becomes float where the new scheme leaves it out.
+    switch_norm also every nn.BatchNorm1d and nn.BatchNorm2d, under `VecQ` also nn.Conv1d, nn.ConvTranspose2d, nn.LSTM,
+    nn.LSTMCell, nn.GRU and embeddings. Nothing else changes: same module objects, Parameters, hooks, names, device and
+    training flag. `HDQT` adds no state_dict key, `VecQ` adds buffers, `DoubleRounding` the steps and the BatchNorms of
+    lower widths: make the optimiser afterwards. A layer that already has an equal scheme is left as it is; one that has
+    another is swapped again and starts anew, or becomes float where the new scheme leaves it out.
 
     skip: layers to leave as they are: a name or glob pattern, several of them, or a callable (name, module) -> bool.
         A pattern that matches a container covers everything in it. A module with several names is skipped if one of
@@ -207,8 +208,8 @@ def _refusal(
         replaced = getattr(float_class, method) is not getattr(layer_class.float_class, method)
         if replaced or method in module.__dict__:
             return f"it has its own {method}"
-    weight = module.weight
-    if weight is None:  # a BatchNorm without parameters
+    weight = getattr(module, "weight", None)
+    if weight is None:  # a BatchNorm without parameters, a layer of several weights
         return layer_class.refusal(module, scheme)
     if weight.device.type not in ("cpu", "meta"):
         return f"its weight is on {weight.device}, expected the CPU"

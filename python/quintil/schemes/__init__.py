@@ -3,5 +3,6 @@
 from .base import Scheme
 from .double_rounding import DoubleRounding
 from .hdqt import HDQT
+from .vecq import VecQ
 
-__all__ = ["HDQT", "DoubleRounding", "Scheme"]
+__all__ = ["HDQT", "DoubleRounding", "Scheme", "VecQ"]

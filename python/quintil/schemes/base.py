@@ -101,6 +101,14 @@ class Scheme:
             raise ValueError(self._expected(field, "in (0, 1]"))
         object.__setattr__(self, field, float(value))
 
+    def _check_share(self, field: str, *, including_one: bool) -> None:
+        value = getattr(self, field)
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise TypeError(self._expected(field, "to be a number"))
+        if not 0 <= value <= 1 or (value == 1 and not including_one):  # also refuses NaN
+            raise ValueError(self._expected(field, "in [0, 1]" if including_one else "in [0, 1)"))
+        object.__setattr__(self, field, float(value))
+
     def _check_subset(self, field: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, field)
         if isinstance(value, str) or not isinstance(value, Iterable):

@@ -1,0 +1,12 @@
+// The step of the smallest orientation loss on the data themselves [VECQ V4, V7].
+#pragma once
+
+#include <cstdint>
+
+namespace quintil::ops {
+
+// A step that is not worse than `step` for the n numbers x: the best of a grid from 0.3 to 2.5 times `step`, refined by
+// golden sections. `step` itself for one bit, where any will do, and where it is not finite.
+float searched_step(const float* x, int64_t n, int64_t bits, float step);
+
+}  // namespace quintil::ops
