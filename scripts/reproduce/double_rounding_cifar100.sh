@@ -42,7 +42,4 @@ for seed in "${seeds[@]}"; do
   "$python" "$here/../search_bits.py" "$mixed" --data_root "$data" --sweep 2 8 0.5
   train alrs_rel "${short[@]}" --lr_mode alrs_rel
 done
-for name in plain no_alrs distilled alrs_rel; do
-  echo "$name"
-  "$python" "$here/width_table.py" "$results/$name"
-done
+"$python" "$here/width_table.py" "$results"/{plain,no_alrs,distilled,alrs_rel}

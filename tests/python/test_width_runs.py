@@ -274,7 +274,8 @@ def test_table_of_runs(stages):
     """`scripts/reproduce/width_table.py` reads result files alone."""
     folder = stages[0].parents[1]
     assert search_widths.main([str(stages[2]), "--mean_bits", "3", "--no_pool"]) == 0
-    found = json.loads((stages[2] / "search.json").read_text())["candidates"][0]["accuracy"]
+    searched = json.loads((stages[2] / "search.json").read_text())
+    found, uniform = searched["candidates"][0]["accuracy"], searched["uniform"][-1]["accuracy"]
     script = str(ROOT / "scripts" / "reproduce" / "width_table.py")
     done = subprocess.run([sys.executable, script, str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == ""
@@ -288,7 +289,8 @@ def test_table_of_runs(stages):
         f"{accuracy['4']:.2f}",
         f"{accuracy['2']:.2f}",
     ] in rows
-    assert rows[-1] == ["digits_resnet20_mixed_double_rounding_w42/seed0", "3.000", f"{found:.2f}"]
+    assert ["digits_resnet20_mixed_double_rounding_w42/seed0", "3.000", f"{found:.2f}"] in rows
+    assert rows[-1] == ["all layers the same", "2", f"{uniform:.2f}"]
     (stages[2] / "search.json").unlink()
     empty = subprocess.run([sys.executable, script, str(folder / "none")], capture_output=True, text=True, timeout=120)
     assert empty.returncode == 1 and "expected finished runs" in empty.stderr
