@@ -21,7 +21,7 @@ def cell(values: list[float]) -> str:
 
 
 def table(*folders: Path) -> str:
-    """Markdown: a row per run directory, a column per width; then a row per point of a front. Several folders: theirs."""
+    """Markdown: a row per run directory, a column per width; then a row per point of a front; of all folders."""
     runs: dict[str, list[dict[str, float]]] = {}
     for folder in folders:
         for file in sorted(folder.glob("*/seed*/summary.json")):
