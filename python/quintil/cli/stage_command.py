@@ -16,7 +16,7 @@ def add_folder_options(group: argparse._ArgumentGroup, exp_name: str) -> None:
     group.add_argument("--start", metavar="RUN", help="folder or checkpoint of an earlier stage")
     group.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
     group.add_argument("--threads", type=int, help="torch threads (default: as set)")
-    group.add_argument("--limit_batches", type=int, default=0, help="batches per epoch and test (default: all)")
+    group.add_argument("--limit_batches", type=int, default=0, help="first ones of epoch and test (default: all)")
     group.add_argument("--test_every", type=int, default=1, help="epochs from one test to the next (default: 1)")
     group.add_argument("--results_dir", default="runs", help="default: runs")
     group.add_argument("--exp_name", default=exp_name, help=f"default: {exp_name}")

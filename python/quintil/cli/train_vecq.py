@@ -13,7 +13,8 @@ Three stages; 'vecq' and 'post' start from the folder RUN of a float stage (RUN 
 
 Every weight and bias is quantised, those of the first and last layer too; an LSTM's input, output and final states are
 quantised with the activations. In the stage vecq every forward quantises anew, and float32 weights learn
-(straight-through). The stage post measures activations on --calibration training samples.
+(straight-through). The stage post measures activations on --calibration training samples; there an LSTM's biases, ones
+of forget gates among numbers near 0, may cost everything at a few bits, and --float_bias keeps them.
 
 Results: <results_dir>/<exp_name>/<data>_<model>_<stage>_w<bits>a<bits>/seed<k>/ with config.json, log.jsonl and last.pt
 (where there are epochs), model.safetensors, summary.json (accuracy, bytes of that file). A finished run is kept when
