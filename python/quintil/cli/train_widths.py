@@ -25,14 +25,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
-
-from tqdm import tqdm
 
 from quintil.bits import BASELINES, SwitchConfig, baseline
 from quintil.schemes import DoubleRounding
 
+from . import stage_command
+from .stage_command import FOLDER_FIELDS, add_folder_options
 from .width_config import MODELS, STAGES, WidthRun
 from .width_run import train_widths
 
@@ -70,19 +69,11 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dataset", default="cifar100", help="cifar100, digits, custom:DIR, photos:DIR, synthetic:cifar"
     )
-    group.add_argument("--data_root", metavar="DIR", help="folder of the publishers' files")
     group.add_argument("--model", default="resnet20", choices=MODELS, help="default: resnet20")
     group.add_argument("--stage", default="multi", choices=STAGES, help="default: multi")
-    group.add_argument("--start", metavar="RUN", help="folder or checkpoint of an earlier stage")
-    group.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
-    group.add_argument("--threads", type=int, help="torch threads (default: as set)")
+    add_folder_options(group, "widths")
     group.add_argument("--workers", type=int, default=0, help="processes that read photographs (default: 0)")
     group.add_argument("--image_size", type=int, default=224, help="of photographs (default: 224)")
-    group.add_argument("--limit_batches", type=int, default=0, help="batches per epoch and test (default: all)")
-    group.add_argument("--test_every", type=int, default=1, help="epochs from one test to the next (default: 1)")
-    group.add_argument("--results_dir", default="runs", help="default: runs")
-    group.add_argument("--exp_name", default="widths", help="default: widths")
-    group.add_argument("--force", action="store_true", help="train a run again that is there already")
 
 
 def _add_method_options(group: argparse._ArgumentGroup) -> None:
@@ -122,8 +113,8 @@ def run_from(args: argparse.Namespace, seed: int) -> WidthRun:
     names = ("epochs", "lr", "weight_decay", "sigma", "mix_warmup", *_CHOICES)
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     batch_size = args.batch_size if args.batch_size is not None else (256 if photos else 128)
-    shared = ("dataset", "data_root", "model", "stage", "method", "start", "threads", "workers", "image_size",
-              "limit_batches", "test_every", "results_dir", "exp_name", "trace_images", "trace_draws")  # fmt: skip
+    shared = ("dataset", "model", "stage", "method", "start", "workers", "image_size", "trace_images", "trace_draws",
+              *FOLDER_FIELDS)  # fmt: skip
     return WidthRun(
         scheme=scheme,
         training=dataclasses.replace(training, **given),
@@ -138,43 +129,14 @@ _SMOKE = {"dataset": "synthetic:cifar", "epochs": 2, "batch_size": 40, "limit_ba
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, with --smoke in the place of those that were not given."""
-    made = parser()
-    args = made.parse_args(arguments)
-    if args.smoke:
-        defaults = made.parse_args([])
-        for name, value in _SMOKE.items():
-            if getattr(args, name) == getattr(defaults, name):
-                setattr(args, name, value)
-    return args
+    return stage_command.parsed(parser(), arguments, _SMOKE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parsed(arguments)
-    try:
-        for seed in args.seed:
-            _train_one(run_from(args, seed), args.force)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; repeat the command to go on after the last whole epoch", file=sys.stderr)
-        return 130
-    return 0
+    return stage_command.train_seeds(parsed(arguments), run_from, train_widths, _plan)
 
 
-def _train_one(run: WidthRun, force: bool) -> None:
+def _plan(run: WidthRun) -> tuple[str, str]:
     what = run.stage if run.stage == "float" else f"{run.stage}, {run.method}, {run.scheme.summary()}"
-    print(f"plan  {run.dataset}, {run.model}, {what}")
-    print(f"  {run.training.epochs} epochs, batch {run.batch_size}, Adam lr {run.training.lr:g}, seed {run.seed}")
-    print(f"  results {run.folder}")
-    with tqdm(total=run.training.epochs, desc=f"seed {run.seed}", unit="epoch", leave=False, disable=None) as bar:
-
-        def told(row: dict) -> None:
-            bar.update(row["epoch"] - bar.n)
-            text = "  ".join(f"w{width} {accuracy:.2f}" for width, accuracy in row.get("accuracy", {}).items())
-            tqdm.write(f"epoch {row['epoch']:<4} loss {sum(row['loss'].values()) / len(row['loss']):.3f}  {text}")
-
-        summary = train_widths(run, force=force, on_epoch=told)
-    text = "  ".join(f"w{width} {accuracy:.2f}" for width, accuracy in summary["accuracy"].items())
-    print(f"seed {run.seed}  accuracy  {text}")
+    training = run.training
+    return what, f"{training.epochs} epochs, batch {run.batch_size}, Adam lr {training.lr:g}, seed {run.seed}"

@@ -60,6 +60,23 @@ class LevelQuantizer(nn.Module):
         _, codes, alpha = torch.ops.quintil.vecq_quantize(weight, self.bits, step=self.step(weight), drive=self.drive)
         return codes, alpha
 
+    @torch.jit.unused
+    def pack(self, weight: Tensor) -> dict[str, Tensor]:
+        """Codes and lengths for a quantised file; nothing where the parameter is no codes of up to 8 bits."""
+        if not 0 < self.bits <= 8:
+            return {}
+        codes, alpha = self.codes(weight)
+        return {"codes": codes.contiguous(), "scale": alpha}
+
+    @torch.jit.unused
+    def unpack(self, weight: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        """Set the parameter to the numbers that `pack` gave, and keep their lengths."""
+        codes, alpha = tensors["codes"], tensors["scale"]
+        runs = (codes + 0.5).reshape(*alpha.shape, -1) if alpha.dim() else codes + 0.5
+        with torch.no_grad():
+            weight.copy_((runs * alpha[..., None] if alpha.dim() else runs * alpha).reshape(codes.shape))
+        self.fix(alpha)
+
     def release(self) -> None:
         self.alpha.zero_()
         self.fixed = False

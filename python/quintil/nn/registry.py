@@ -75,6 +75,13 @@ class SwappedLayer:
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
         """Set the weight from what `pack` returned: a float weight that has the same codes."""
 
+    def pack_others(self) -> dict[str, dict[str, Tensor]]:
+        """Parameter -> tensors that stand for it in a quantised file, `codes` of int8 among them: beside the weight."""
+        return {}
+
+    def unpack_others(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Set parameters from what `pack_others` returned."""
+
     def paper_init(self) -> None:
         """Re-initialise the layer as the authors of the scheme did; most layers are left alone."""
 

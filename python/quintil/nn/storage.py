@@ -6,6 +6,8 @@ A file is safetensors (`tensor_file.py`). Of a layer `conv` with packed weights 
     format    1
     schemes   layer -> its scheme as a dictionary
     packed    layer -> names of the tensors that stand for its weight; shape, sign and bits of its codes
+    others    layer -> its further packed parameters (biases, weights of an LSTM) -> as `packed`, their tensors having
+              the names of the state dict and the part: `lstm.weight_ih_l0.codes`; absent without such parameters
     bits      layer -> width at which a loaded model starts, for layers of several widths
     folded    norms: BatchNorms that were folded in; layers: layers of several widths that have taken one in
 """
@@ -43,21 +45,22 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
         raise ValueError("save_quantized: expected model to hold swapped layers, got none (call quantize_ first)")
     tensors = dict(model.state_dict())
     packed: dict[str, dict] = {}
+    others: dict[str, dict[str, dict]] = {}
     for name, layer in layers.items():
+        bits = layer.scheme.stored_bits
         parts = layer.pack()
         if parts:
-            codes, bits = parts["codes"], layer.scheme.stored_bits
-            signed = codes.dtype == torch.int8
-            packed[name] = {"parts": list(parts), "shape": list(codes.shape), "signed": signed, "bits": bits}
-            del tensors[_joined(name, "weight")]
-            parts["codes"] = pack_codes(codes, bits)
-            tensors.update({_joined(name, part): tensor for part, tensor in parts.items()})
+            packed[name] = _put(tensors, _joined(name, "weight"), name, parts, bits)
+        own = [(_joined(name, parameter), parameter, parts) for parameter, parts in layer.pack_others().items()]
+        if own:
+            others[name] = {parameter: _put(tensors, full, full, parts, bits) for full, parameter, parts in own}
     norms = [name for name, module in model.named_modules() if isinstance(module, FoldedNorm)]
     taken = [name for name, layer in layers.items() if getattr(layer, "output_gain", None) is not None]
     manifest = {
         "format": FORMAT,
         "schemes": {name: layer.scheme.to_dict() for name, layer in layers.items()},
         "packed": packed,
+        **({"others": others} if others else {}),
         "bits": get_bits(model) if norms else _highest(model),
         "folded": {"norms": norms, "layers": taken},
     }
@@ -79,16 +82,27 @@ def load_quantized(model: nn.Module, path: str | Path, bits: int | Mapping[str, 
     packed = manifest["packed"]
     swap_layers(model, {name: Scheme.from_dict(values) for name, values in manifest["schemes"].items()})
     _fold_as_saved(model, manifest, tensors)
-    parts = {name: _taken(tensors, name, entry, model.get_submodule(name)) for name, entry in packed.items()}
+    others = manifest.get("others", {})
+    layers = {name: model.get_submodule(name) for name in (*packed, *others)}
+    parts = {
+        name: _taken(tensors, name, entry, layers[name].weight, "the weight of ") for name, entry in packed.items()
+    }
+    parts_of_others = {
+        name: _taken_others(tensors, name, entries, layers[name], path) for name, entries in others.items()
+    }
     missing, unexpected = model.load_state_dict(tensors, strict=False)
-    missing = sorted(set(missing) - {_joined(name, "weight") for name in packed})
+    restored = {_joined(name, "weight") for name in packed}
+    restored |= {_joined(name, parameter) for name, entries in others.items() for parameter in entries}
+    missing = sorted(set(missing) - restored)
     if missing or unexpected:
         raise ValueError(
             f"load_quantized: expected model to have the tensors of {path}, got "
             f"{'no ' + unexpected[0] if unexpected else 'another one, ' + missing[0]}"
         )
     for name, tensors_of_layer in parts.items():
-        model.get_submodule(name).unpack(tensors_of_layer)
+        layers[name].unpack(tensors_of_layer)
+    for name, tensors_of_parameters in parts_of_others.items():
+        layers[name].unpack_others(tensors_of_parameters)
     if manifest["bits"]:
         set_bits(model, manifest["bits"])
     if bits is not None:
@@ -121,12 +135,32 @@ def _fold_as_saved(model: nn.Module, manifest: dict[str, Any], tensors: Mapping[
             layer.bias = nn.Parameter(torch.empty_like(tensor), requires_grad=False)
 
 
-def _taken(tensors: dict[str, Tensor], name: str, entry: dict, layer: nn.Module) -> dict[str, Tensor]:
-    """Remove a layer's packed tensors from `tensors`; they, with the codes unpacked."""
-    parts = {part: tensors.pop(_joined(name, part)) for part in entry["parts"]}
+def _put(tensors: dict[str, Tensor], replaced: str, prefix: str, parts: dict[str, Tensor], bits: int) -> dict:
+    """Put a parameter's parts in its place into `tensors`; what the manifest says of them."""
+    codes = parts["codes"]
+    del tensors[replaced]
+    tensors.update({_joined(prefix, part): tensor for part, tensor in parts.items() if part != "codes"})
+    tensors[_joined(prefix, "codes")] = pack_codes(codes, bits)
+    return {"parts": list(parts), "shape": list(codes.shape), "signed": codes.dtype == torch.int8, "bits": bits}
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str, entry: dict, parameter: Tensor, what: str) -> dict[str, Tensor]:
+    """Remove the packed tensors of a parameter from `tensors`; they, with the codes unpacked."""
+    parts = {part: tensors.pop(_joined(prefix, part)) for part in entry["parts"]}
     shape = torch.Size(entry["shape"])
-    if shape != layer.weight.shape:
-        raise ValueError(
-            f"load_quantized: expected the weight of {name!r} to be {list(shape)}, got {list(layer.weight.shape)}"
-        )
+    if shape != parameter.shape:
+        raise ValueError(f"load_quantized: expected {what}{prefix!r} to be {list(shape)}, got {list(parameter.shape)}")
     return {**parts, "codes": unpack_codes(parts["codes"], entry["bits"], shape, entry["signed"])}
+
+
+def _taken_others(
+    tensors: dict[str, Tensor], name: str, entries: Mapping[str, dict], layer: nn.Module, path: str | Path
+) -> dict[str, dict[str, Tensor]]:
+    """The same for all further parameters of a layer, by their names."""
+    found = {}
+    for parameter, entry in entries.items():
+        own, full = getattr(layer, parameter, None), _joined(name, parameter)
+        if own is None:
+            raise ValueError(f"load_quantized: expected model to have the tensors of {path}, got no {full}")
+        found[parameter] = _taken(tensors, full, entry, own, "")
+    return found

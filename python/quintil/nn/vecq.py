@@ -113,18 +113,19 @@ class VecQLayer(SwappedLayer):
 
     def pack(self) -> dict[str, Tensor]:
         """Codes and lengths; nothing beyond 8 bits, where the float weight is kept."""
-        if self.scheme.weight_bits > 8:
-            return {}
-        codes, alpha = self.weight_quantizer.codes(self.weight)
-        return {"codes": codes.contiguous(), "scale": alpha}
+        return self.weight_quantizer.pack(self.weight)
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
-        codes, alpha = tensors["codes"], tensors["scale"]
-        per_run = alpha.reshape(*alpha.shape, 1) if alpha.dim() else alpha
-        runs = (codes + 0.5).reshape(*alpha.shape, -1) if alpha.dim() else codes + 0.5
-        with torch.no_grad():
-            self.weight.copy_((runs * per_run).reshape(codes.shape))
-        self.weight_quantizer.fix(alpha)
+        self.weight_quantizer.unpack(self.weight, tensors)
+
+    def pack_others(self) -> dict[str, dict[str, Tensor]]:
+        """The bias, where the scheme quantises it."""
+        parts = {} if self.bias is None else self.bias_quantizer.pack(self.bias)
+        return {"bias": parts} if parts else {}
+
+    def unpack_others(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for parts in tensors.values():
+            self.bias_quantizer.unpack(self.bias, parts)
 
 
 @swaps(VecQ, nn.Linear)

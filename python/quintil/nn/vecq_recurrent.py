@@ -7,6 +7,7 @@ evaluation as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,6 +67,15 @@ class VecQRecurrent(SwappedLayer):
         """Every weight as half-integers and their lengths, float32, by its name [VECQ V1]."""
         found = {name: self.parameter_quantizers[name].codes(p) for name, p in _matrices(self).items()}
         return {name: (codes.float() + 0.5, alpha) for name, (codes, alpha) in found.items()}
+
+    def pack_others(self) -> dict[str, dict[str, Tensor]]:
+        """Codes and lengths of every parameter that is quantised to at most 8 bits."""
+        found = {name: self.parameter_quantizers[name].pack(p) for name, p in self.named_parameters(recurse=False)}
+        return {name: parts for name, parts in found.items() if parts}
+
+    def unpack_others(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for name, parts in tensors.items():
+            self.parameter_quantizers[name].unpack(getattr(self, name), parts)
 
     def quantized(self, name: str) -> Tensor:
         """A parameter on its levels, float."""

@@ -90,20 +90,16 @@ class VecQTable(SwappedLayer):
 
     def pack(self) -> dict[str, Tensor]:
         """Codes, lengths and the padding row; nothing beyond 8 bits, where the float table is kept."""
-        if self.scheme.weight_bits > 8:
-            return {}
-        codes, alpha = self.weight_quantizer.codes(self.weight)
-        padding = {} if self.padding_idx is None else {"padding": self.weight.detach()[self.padding_idx].clone()}
-        return {"codes": codes.contiguous(), "scale": alpha, **padding}
+        parts = self.weight_quantizer.pack(self.weight)
+        if parts and self.padding_idx is not None:
+            parts["padding"] = self.weight.detach()[self.padding_idx].clone()
+        return parts
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
-        codes, alpha = tensors["codes"], tensors["scale"]
-        runs = (codes + 0.5).reshape(*alpha.shape, -1) if alpha.dim() else codes + 0.5
-        with torch.no_grad():
-            self.weight.copy_((runs * alpha[..., None] if alpha.dim() else runs * alpha).reshape(codes.shape))
-            if "padding" in tensors:
+        self.weight_quantizer.unpack(self.weight, tensors)
+        if "padding" in tensors:
+            with torch.no_grad():
                 self.weight[self.padding_idx] = tensors["padding"]
-        self.weight_quantizer.fix(alpha)
 
 
 @swaps(VecQ, nn.Embedding)

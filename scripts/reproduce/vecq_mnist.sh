@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# VecQ on MNIST: LeNet-5 in float32, then fine-tuned at W/A 2/8, 4/8 and 8/8 (published 99.4; 99.43, 99.53, 99.44) from
+# the float32 network of the same seed, and quantised without training at 8, 6 and 4 bits, with and without activations.
+# usage: scripts/reproduce/vecq_mnist.sh DATA [SEED...]      (DATA holds the idx files, or mnist/; default seeds 0 1 2)
+# Repeat the command after an interruption: it goes on where it stopped.
+set -euo pipefail
+here="$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+data="${1:?usage: vecq_mnist.sh DATA [SEED...]}"
+shift
+seeds=("$@")
+if [[ $# -eq 0 ]]; then seeds=(0 1 2); fi
+python="${PYTHON:-$here/../../.venv/bin/python}"
+if [[ ! -x "$python" ]]; then python=python3; fi
+results=runs/reproduce/vecq_mnist
+
+train() {
+  "$python" "$here/../train_vecq.py" --dataset mnist --model lenet5 --data_root "$data" --threads 1 \
+    --seed "${seeds[@]}" --results_dir "${results%/*}" --exp_name "${results##*/}" "$@"
+}
+
+train --stage float --epochs "${FLOAT_EPOCHS:-10}"
+start=(--start "$results/mnist_lenet5_float")
+for bits in 2 4 8; do
+  train --stage vecq "${start[@]}" --weight_bits "$bits" --activation_bits 8 --epochs "${EPOCHS:-5}"
+done
+for bits in 8 6 4; do
+  train --stage post "${start[@]}" --weight_bits "$bits"
+  train --stage post "${start[@]}" --weight_bits "$bits" --activation_bits 8
+done
+"$python" "$here/vecq_table.py" "$results"
