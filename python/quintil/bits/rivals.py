@@ -175,11 +175,12 @@ def _companded(numbers: Numbers, bits: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Rival:
-    """Levels of a way to quantise, the float32 numbers that a file needs for them, and its least width."""
+    """Levels of a way to quantise, the float32 numbers that a file needs for them, least width, whether it searches."""
 
     levels: Callable[[Numbers, int], Tensor]
     parameters: Callable[[int], int]
     least_bits: int = 1
+    searches: bool = False
 
     def quantized(self, numbers: Numbers, bits: int) -> Tensor:
         """Every number's nearest level, float64, flat."""
@@ -190,6 +191,6 @@ RIVALS = {
     "min-max": Rival(min_max_levels, lambda bits: 2),
     "LSQ initialisation": Rival(lsq_levels, lambda bits: 1, least_bits=2),
     "uL2Q": Rival(ul2q_levels, lambda bits: 2),
-    "MSE-optimal uniform": Rival(mse_optimal_levels, lambda bits: 2),
-    "Lloyd-Max": Rival(lloyd_max_levels, lambda bits: 2**bits),
+    "MSE-optimal uniform": Rival(mse_optimal_levels, lambda bits: 2, searches=True),
+    "Lloyd-Max": Rival(lloyd_max_levels, lambda bits: 2**bits, searches=True),
 }
