@@ -27,8 +27,8 @@ Columns, for weights w and their quantised form y:
 Bold is the smallest MSE of a weight and width that takes no search. A search has to be repeated after every training
 step; its rows show how much a closed form gives away.
 
-Written with --out FILE.json: all numbers, and pictures beside it (PNG and SVG, extra quintil[report]): MSE as a multiple
-of VecQ's, each loss over the weights, and error against size.
+Written with --out FILE.json: all numbers, and pictures beside it (PNG and SVG, extra quintil[report]): MSE as a
+multiple of VecQ's, each loss over the weights, and error against size.
 
 Exit status: 0, or 2 for a model or option that cannot be used.
 """

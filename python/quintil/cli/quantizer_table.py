@@ -115,7 +115,9 @@ def draw_quantizers(rows: Sequence[Row], stem: Path) -> list[Path]:
             for width in widths
         ]
         size = (max(3.6, min(9.0, 1.2 + 0.16 * len(names))), 3.3)
-        pictures.append(Picture(key, title.capitalize(), formula, panels, 3, size, left=0.8, heat=key != "ratio"))
+        pictures.append(
+            Picture(key, title[0].upper() + title[1:], formula, panels, 3, size, left=1.0, heat=key != "ratio")
+        )
     formula = "squared error of all weights as a share of their squares, against the bytes of codes, scales and levels"
     panel = Panel("", partial(_against_size, together(rows)))
     pictures.append(Picture("size", "Error and size of all weights", formula, [panel], 1, (6.2, 3.6), left=0.8))

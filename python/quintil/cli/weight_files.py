@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def read_weights(source: str, seed: int = 0) -> tuple[dict[str, Tensor], str]:
     if path.is_dir():
         raise ValueError(f"read_weights: expected a file or a network, got the folder {source}")
     if path.is_file():
-        tensors, origin = _of_file(path), f"{source}"
+        tensors, origin = _of_file(path), source
     elif source in network_names():
         drawn = getattr(models, source)(generator=torch.Generator().manual_seed(seed))
         tensors, origin = drawn.state_dict(), f"{source}, freshly drawn weights (seed {seed}), not trained"
@@ -89,13 +90,19 @@ def _safetensors(path: Path, data: bytes) -> Mapping[str, Tensor]:
         tensors = load(data)
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"read_weights: expected {path} to be a whole safetensors file, got {error}") from None
-    codes = next((name for name in tensors if name.rpartition(".")[2] == "codes"), None)
+    names = sorted(tensors, key=_natural)  # a file has them in no order of the network's
+    codes = next((name for name in names if name.rpartition(".")[2] == "codes"), None)
     if codes is not None:
         raise ValueError(
             f"read_weights: expected float weights, got codes, {codes!r} (in {path}, which save_quantized wrote; "
             "give the network before it)"
         )
-    return tensors
+    return {name: tensors[name] for name in names}
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that puts layer 2 before layer 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _state_dict(path: Path, content: Any) -> Mapping[str, Any]:
