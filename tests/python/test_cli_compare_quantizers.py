@@ -144,7 +144,7 @@ def test_choices(net, tmp_path, capsys):
     nn.init.zeros_(net[0].weight)
     torch.save(net.state_dict(), tmp_path / "net.pt")
     text = compared([str(tmp_path / "net.pt"), "--bits", "3", "--summary", "--search"], capsys)
-    assert "Left out, since empty or all zero: 0.weight" in text and "1 weights, 80 numbers" in text
+    assert "Left out, since empty or all zero: 0.weight" in text and "1 weight, 80 numbers" in text
     assert "`3.weight`" not in text and "| all weights | 3 | VecQ, searched |" in text
     text = compared([str(tmp_path / "net.pt"), "--bits", "3", "--only", "3.*"], capsys)
     assert "`3.weight`" in text and "Left out" not in text
@@ -222,4 +222,4 @@ def test_refused_options(line, message, capsys):
 
 def test_the_command_from_a_shell():
     output = run_python("-m", "quintil", "compare-quantizers", "lenet5", "--bits", "2", "--only", "0.*", "--summary")
-    assert output.startswith("lenet5, freshly drawn weights (seed 0), not trained: 1 weights, 800 numbers")
+    assert output.startswith("lenet5, freshly drawn weights (seed 0), not trained: 1 weight, 800 numbers")

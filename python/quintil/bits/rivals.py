@@ -91,7 +91,7 @@ def ul2q_levels(numbers: Numbers, bits: int) -> Tensor:
 
 
 def mse_optimal_levels(numbers: Numbers, bits: int) -> Tensor:
-    """Equal distances with the smallest squared error, both ends free: no uniform quantiser of 2^bits levels is better.
+    """Equal distances with the smallest squared error, both ends free: the bound for uniform levels, VecQ's included.
 
     Searched, from the closed forms, a grid of ends and levels around 0; the best of them refined by halving and, last,
     by least squares for the assignment found.

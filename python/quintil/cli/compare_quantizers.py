@@ -25,7 +25,8 @@ Columns, for weights w and their quantised form y:
   modulus loss         |w - y|^2: what its second step minimises
   bytes                k bits a weight, and the float32 numbers above
 Bold is the smallest MSE of a weight and width that takes no search. A search has to be repeated after every training
-step; its rows show how much a closed form gives away.
+step; its rows show how much a closed form gives away. Of trained weights with numbers far out, a table made for the
+normal distribution clips too much at 8 bits: compare with --search.
 
 Written with --out FILE.json: all numbers, and pictures beside it (PNG and SVG, extra quintil[report]): MSE as a
 multiple of VecQ's, each loss over the weights, and error against size.
@@ -92,7 +93,8 @@ def _compare(options: argparse.Namespace) -> int:
     for name, weight in tqdm(weights.items(), desc="weights", leave=False, disable=None):
         rows += measured(name, weight, bits, options.search)
     whole = together(rows)
-    print(f"{origin}: {len(weights)} weights, {sum(w.numel() for w in weights.values()):,} numbers\n")
+    count = f"{len(weights)} weight{'s' if len(weights) > 1 else ''}"
+    print(f"{origin}: {count}, {sum(w.numel() for w in weights.values()):,} numbers\n")
     if left_out:
         print(f"Left out, since empty or all zero: {', '.join(left_out)}\n")
     if not options.summary:
