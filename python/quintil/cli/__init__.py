@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "data sets x learners x schemes x seeds, side by side",
     "predict": "labels for new samples from a checkpoint",
     "report": "tables, pictures and exports of finished runs",
+    "compare-quantizers": "errors of VecQ and of other quantisers on a network's weights",
     "datasets": "data sets: names, shapes, files and where to get them",
     "info": "version, instruction sets, torch, build",
 }
@@ -40,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f" (did you mean {near[0]}?)" if near else ""
         print(f"quintil: error: expected one of {', '.join(COMMANDS)}, got {command!r}{hint}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"quintil.cli.{command}").main(rest)
+    return importlib.import_module(f"quintil.cli.{command.replace('-', '_')}").main(rest)
 
 
 def _top(arguments: Sequence[str]) -> int:
     """Help and version."""
     from quintil._library import _bindings
 
-    rows = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    rows = "\n".join(f"  {name:<20}{what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="quintil",
         usage="quintil COMMAND [options]",

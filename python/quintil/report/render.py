@@ -66,7 +66,7 @@ class Picture:
     size: tuple[float, float] = (4.6, 3.3)  # of one panel, inches
     left: float = 0.66  # inches for what stands beside the axes of a panel
     right: float = 0.14
-    heat: bool = False  # tables of colours with their own bars and axes, instead of curves on common axes
+    heat: bool = False  # axes of their own, of tables of colours or of curves in ranges far apart, not common ones
 
 
 @dataclass(frozen=True)
