@@ -256,7 +256,7 @@ def test_results_are_not_trivial(dumps):
     """The comparison above would also pass on zeros."""
     law = dumps["scalar"]["results"][1]
     informative = sum(1 for t in law if t.numel() > 8 and len(t.unique()) > 3)
-    assert informative > 0.6 * len(law)
+    assert informative > 0.5 * len(law)
 
 
 def test_this_process_runs_the_expected_instruction_set():
