@@ -195,7 +195,7 @@ def test_refused_models(net, tmp_path, capsys):
         "module.pt": "module.pt to be a checkpoint of tensors, got UnpicklingError: ",
         "text.pt": "text.pt to be a checkpoint of tensors, got ",
         "cut.safetensors": "cut.safetensors to be a whole safetensors file, got ",
-        "codes.safetensors": "error: read_weights: expected float weights, got codes, '0.codes' (in ",
+        "codes.safetensors": "error: read_weights: expected float weights, got codes, '0.",
         ".": "error: read_weights: expected a file or a network, got the folder ",
     }.items():
         assert message in refused([path(name)], capsys), name
