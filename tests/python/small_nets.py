@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import quintil
 import torch
 from quintil.nn import HadamardConv2d, HadamardLinear
 from torch import nn
@@ -40,3 +41,17 @@ def images(n: int = 4) -> torch.Tensor:
 
 def swapped(model: nn.Module) -> set[str]:
     return {name for name, m in model.named_modules() if isinstance(m, (HadamardLinear, HadamardConv2d))}
+
+
+def trained(model: nn.Module, x: torch.Tensor, widths: tuple[int, ...] = (8, 4, 2)) -> nn.Module:
+    """After training forwards at all widths, with BatchNorms that do something."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    with torch.no_grad():
+        for width in widths:
+            quintil.set_bits(model, width)
+            for _ in range(3):
+                model(x)
+    return model.eval()

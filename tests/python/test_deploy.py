@@ -15,22 +15,8 @@ from quintil.models import PreActResNet
 from quintil.models.preact import PreActBlock
 from quintil.nn import deploy, get_bits
 from quintil.nn.integer import IntegerConv2d, IntegerLinear, ToCodes
-from small_nets import Net, images
+from small_nets import Net, images, trained
 from torch import nn
-
-
-def trained(model: nn.Module, x: torch.Tensor, widths: tuple[int, ...] = (8, 4, 2)) -> nn.Module:
-    """After training forwards, with BatchNorms that do something."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    with torch.no_grad():
-        for width in widths:
-            quintil.set_bits(model, width)
-            for _ in range(3):
-                model(x)
-    return model.eval()
 
 
 def small_resnet() -> PreActResNet:

@@ -13,22 +13,8 @@ from quintil import HDQT, DoubleRounding
 from quintil.models import PreActResNet, mobilenet_v2
 from quintil.models.preact import PreActBlock
 from quintil.nn import DoubleRoundingConv2d, fold_norms_
-from small_nets import Net, images
+from small_nets import Net, images, trained
 from torch import nn
-
-
-def trained(model: nn.Module, x: torch.Tensor, widths: tuple[int, ...]) -> nn.Module:
-    """After training forwards, with BatchNorms that do something."""
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine:
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    with torch.no_grad():
-        for width in widths:
-            quintil.set_bits(model, width)
-            for _ in range(3):
-                model(x)
-    return model.eval()
 
 
 @pytest.mark.parametrize("options", [{}, {"activation_offset": True}, {"per_channel": False}], ids=str)

@@ -125,8 +125,7 @@ def half_integers():
         for options in ({}, dict(per_channel=True), dict(group_size=1 if x.dim() == 1 else x.size(-1))):
             for bits in (1, 4, 8, 12):
                 step = ops.vecq_step(x, bits, **options)
-                yield step
-                yield ops.vecq_step(x, min(bits, 8), lambda_mode="search", **options)
+                lengths = [step, ops.vecq_step(x, min(bits, 8), lambda_mode="search", **options)]
                 for drive, grad_mode, ratio in (
                     ("projection", "ste", 0.0),
                     ("norm", "pwl", 0.3),
@@ -135,7 +134,9 @@ def half_integers():
                     y, codes, alpha = ops.vecq_quantize(
                         x, bits, step=step, drive=drive, grad_mode=grad_mode, grad_ratio=ratio
                     )
-                    yield from (y, codes, alpha, *torch.autograd.grad(y, x, g))
+                    lengths.append(alpha)
+                    yield from (y, codes, *torch.autograd.grad(y, x, g))
+                yield torch.cat([length.flatten() for length in lengths])
         yield from ops.vecq_losses(x, g)
         yield from ops.vecq_activation(x, 4, torch.ones(3), training=True)
 
@@ -256,7 +257,7 @@ def test_results_are_not_trivial(dumps):
     """The comparison above would also pass on zeros."""
     law = dumps["scalar"]["results"][1]
     informative = sum(1 for t in law if t.numel() > 8 and len(t.unique()) > 3)
-    assert informative > 0.5 * len(law)
+    assert informative > 0.6 * len(law)
 
 
 def test_this_process_runs_the_expected_instruction_set():

@@ -12,7 +12,6 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from quintil.bits import WidthTrainer
 from quintil.continual.interrupt import Interrupted, deferred_interrupt
 from quintil.continual.rundir import pretty, quintil_version, write_atomic
 from quintil.continual.streams import stream_seed
+from quintil.continual.threads import torch_threads
 
 Row = dict[str, Any]
 _FILES = ("summary.json", "last.pt", "log.jsonl", "timing.jsonl", "config.json")
@@ -60,7 +60,7 @@ def train_stage(
     hit is repeated next time, with the results of an uninterrupted run. ValueError for a folder of other options.
     """
     folder = run.folder
-    with _threads(run.threads), torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
+    with torch_threads(run.threads), torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
         stage = make(run)
         rows = _begin(stage, force)
         if (folder / "summary.json").is_file():
@@ -147,14 +147,3 @@ def _until(batches: Iterable, asked: Callable[[], bool]) -> Iterator:
         if asked():
             raise Interrupted
         yield batch
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from quintil import data
 from quintil.bits import SwitchConfig
+from quintil.continual.rundir import folder_name
 from quintil.data import TensorBatches
 from quintil.models import CnnLstm, lenet5, vgg_like
 from quintil.schemes import VecQ
@@ -94,8 +95,7 @@ class VecQRun:
         name = f"{self.dataset}_{self.model}_{self.stage}"
         if self.stage != "float":
             name += f"_w{self.label}"
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-        return Path(self.results_dir) / self.exp_name / name / f"seed{self.seed}"
+        return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"
 
     def resolved(self) -> dict[str, Any]:
         """The options that decide a result, as JSON values."""

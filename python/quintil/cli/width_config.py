@@ -12,6 +12,7 @@ from torch import nn
 
 from quintil import data
 from quintil.bits import SwitchConfig
+from quintil.continual.rundir import folder_name
 from quintil.data import PhotoBatches, TensorBatches
 from quintil.models import mobilenet_v2, preact_resnet18, preact_resnet20, preact_resnet50
 from quintil.schemes import DoubleRounding
@@ -74,8 +75,7 @@ class WidthRun:
         name = f"{self.dataset}_{self.model}_{self.stage}"
         if self.stage != "float":
             name += f"_{self.method}_w{''.join(map(str, self.scheme.bits))}"
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-        return Path(self.results_dir) / self.exp_name / name / f"seed{self.seed}"
+        return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"
 
     def resolved(self) -> dict[str, Any]:
         """The options that decide a result, as JSON values."""

@@ -13,6 +13,7 @@ from typing import Any
 from quintil.schemes import HDQT, DoubleRounding, Scheme
 
 from .exemplars import POLICIES, SELECTIONS
+from .rundir import folder_name
 from .samples import BITS
 
 MODELS = ("fcnet", "resnet20", "resnet32")
@@ -204,7 +205,7 @@ class RunConfig:
     def directory(self, classes: int) -> Path:
         """runs/<exp>/<dataset>_<method>_B<init>_Inc<inc>[_<scheme>] for a data set of `classes` classes [CIL 7]."""
         name = f"{self.dataset}_{self.method}_B{self.first_classes(classes)}_Inc{self.increment}"
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+        name = folder_name(name)
         if self.scheme is not None:
             name += f"_{scheme_label(self.scheme)}"
         return Path(self.results_dir) / self.exp_name / name

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from .registry import find_learner
 from .rundir import SeedDirectory, encode, quintil_version, write_atomic
 from .streams import Streams
 from .tasks import Task, TaskStream, class_order, task_sizes
+from .threads import torch_threads
 
 
 @dataclass
@@ -178,7 +177,7 @@ def run_seed(
 ) -> Path:
     """Run one seed unless it is finished, and return its folder; the options are those of `run`."""
     observer = Observer() if observer is None or distributed.rank() else observer
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         setup = prepare(config, seed)
         described = setup.describe()
         check(setup, force=force, start_from=start_from, stop_after=stop_after)
@@ -235,17 +234,6 @@ def aggregate(path: Path) -> dict:
 
 def _is_float(value: object) -> bool:
     return isinstance(value, float)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train(setup: SeedSetup, observer: Observer, position: Position, stop_after: int | None) -> dict | None:

@@ -44,6 +44,11 @@ def encode(value: object) -> str:
     return json.dumps(value)
 
 
+def folder_name(text: str) -> str:
+    """`text` with a hyphen for everything but letters, digits, dots, underscores and hyphens."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text)
+
+
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write to a temporary name beside `path`, fsync, rename: readers see the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
