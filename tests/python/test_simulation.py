@@ -86,7 +86,7 @@ def test_gradients_have_the_same_mean(case):
     draws = [[gradients(side, x, g) for _ in range(64)] for side in (ours, simulated)]
     for which in (0, 1):
         one, other = (torch.stack([draw[which] for draw in side]) for side in draws)
-        assert cosine(one[0], other[0]) > 0.75
+        assert cosine(one[0], other[0]) > 0.8
         assert not torch.equal(other[0], other[1])
         assert cosine(one.mean(0), other.mean(0)) > 0.99
         assert abs(one.mean(0).norm() / other.mean(0).norm() - 1) < 0.02
