@@ -18,7 +18,7 @@ namespace {
 
 std::map<std::string, bool> cpu_features() {
   const quintil::kernels::Features& f = quintil::kernels::cpu_features();
-  return {{"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512vnni", f.avx512vnni}};
+  return {{"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512vnni", f.avx512vnni}, {"amx", f.amx}};
 }
 
 std::map<std::string, std::string> build_flags() {

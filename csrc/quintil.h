@@ -173,7 +173,7 @@ QUINTIL_API void load_quantized(torch::jit::Module& module, const std::string& p
                                 std::optional<int64_t> bits = std::nullopt);
 QUINTIL_API void load_quantized(torch::jit::Module& module, const std::string& path, const LayerBits& bits);
 
-// The instruction set in use: scalar, avx2 or avx512vnni. QUINTIL_ISA forces one.
+// The instruction set in use: scalar, avx2, avx512vnni or amx. QUINTIL_ISA forces one.
 QUINTIL_API std::string active_isa();
 
 // Checked mode: ops raise ValueError on NaN and Inf instead of passing NaN on. QUINTIL_CHECKED=1 starts with it.

@@ -126,14 +126,13 @@ struct Draw {
 };
 
 // One product C = A B with the accumulator law applied tile by tile.
-//   a(m, k) = a[m * a_row + (k / 4) * a_k4 + k % 4], bytes holding code + zero
+//   a(m, k) = a[m * a_row + k], bytes holding code + zero
 //   b       = panels of 32 columns, [n / 32][k4][32][4] signed bytes
 //   start   = [n / 32][tiles][32], -zero * (sum of B over the tile): what each accumulator starts from
 // k counts padded: every tile is lengthened to a multiple of 4 with b = 0, where the byte of A does not matter.
 struct Gemm {
   const uint8_t* a;
   int64_t a_row;
-  int64_t a_k4;
   const int8_t* b;
   const int32_t* start;
   int64_t m;
@@ -154,7 +153,6 @@ struct Gemm {
 struct EveryMacGemm {
   const uint8_t* a;
   int64_t a_row;
-  int64_t a_k4;
   const int8_t* b;
   int64_t m;
   int64_t n;

@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdint>
 #endif
@@ -28,6 +30,13 @@ uint64_t xcr0() {
   return uint64_t{high} << 32 | low;
 }
 
+// Linux gives the 8 KiB of tile registers to a process that asks, once for all its threads. It refuses where a thread has an
+// alternate signal stack too small for them, and old kernels do not know the request.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 Features detect() {
   Features f;
   const bool osxsave = cpuid(1, 0).ecx >> 27 & 1;
@@ -39,6 +48,8 @@ Features detect() {
   f.avx2 = ymm && ebx(5);
   f.avx512 = zmm && f.avx2 && ebx(16) && ebx(17) && ebx(30) && ebx(31);  // F, DQ, BW, VL
   f.avx512vnni = f.avx512 && (leaf7.ecx >> 11 & 1);
+  const bool tiles = (leaf7.edx >> 24 & 1) && (leaf7.edx >> 25 & 1) && (saved >> 17 & 3) == 3;
+  f.amx = f.avx512vnni && tiles && may_use_tiles();
   return f;
 }
 #else

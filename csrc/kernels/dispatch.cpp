@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "csrc/kernels/amx/kernels.h"
 #include "csrc/kernels/avx2/kernels.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
 #include "csrc/kernels/cpu_features.h"
@@ -151,6 +152,23 @@ constexpr KernelTable kAvx512vnni = [] {
 }();
 #endif
 
+#ifdef QUINTIL_HAS_AMX
+#ifdef QUINTIL_HAS_AVX512VNNI
+constexpr KernelTable kBelowAmx = kAvx512vnni;
+#elif defined(QUINTIL_HAS_AVX2)
+constexpr KernelTable kBelowAmx = kAvx2;
+#else
+constexpr KernelTable kBelowAmx = kScalar;
+#endif
+
+constexpr KernelTable kAmx = [] {
+  KernelTable t = kBelowAmx;
+  t.gemm_u8s8s32 = amx::gemm_u8s8s32;
+  t.gemm_u8s8f32 = amx::gemm_u8s8f32;
+  return t;
+}();
+#endif
+
 struct Isa {
   const char* name;
   bool (*runs)(const Features&);
@@ -164,6 +182,9 @@ constexpr Isa kIsas[] = {
 #endif
 #ifdef QUINTIL_HAS_AVX512VNNI
     {"avx512vnni", [](const Features& f) { return f.avx512vnni; }, &kAvx512vnni},
+#endif
+#ifdef QUINTIL_HAS_AMX
+    {"amx", [](const Features& f) { return f.amx; }, &kAmx},
 #endif
 };
 

@@ -63,7 +63,7 @@ struct KernelTable {
   // and fills start[]. n beyond the last column of the last panel and k beyond the end of a tile are zero.
   void (*pack_b_s8)(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,
                     int32_t zero, int8_t* panels, int32_t* start);
-  // Packs a(m, k) = src[k * k_stride + m * m_stride] into dst[k4][m][4], tiles padded like pack_b_s8 does. Pad bytes are 0.
+  // Packs a(m, k) = src[k * k_stride + m * m_stride] into dst[m][4 k4], tiles padded like pack_b_s8 does. Pad bytes are 0.
   void (*pack_a_u8)(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
                     uint8_t* dst);
   // C = A B with the tile law of Gemm; c[r * ld + j], r < m, j < n. Sums must be exact in int32 (checked by the op).

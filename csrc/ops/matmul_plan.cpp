@@ -112,7 +112,6 @@ void multiply_every_mac(const PackedRight& right, const Gemm& whole, int32_t zer
   const int64_t first = block.p0 * kWidePanel;
   const EveryMacGemm gemm{.a = whole.a + block.m0 * whole.a_row,
                           .a_row = whole.a_row,
-                          .a_k4 = whole.a_k4,
                           .b = right.panels + first * right.k4 * kDepth,
                           .m = block.m1 - block.m0,
                           .n = std::min(right.n, block.p1 * kWidePanel) - first,
@@ -155,7 +154,6 @@ Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& s
   const Accumulator& acc = right.accumulator;
   Gemm gemm{.a = nullptr,
             .a_row = 0,
-            .a_k4 = 0,
             .b = right.panels,
             .start = right.start,
             .m = m,
@@ -172,14 +170,12 @@ Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& s
   if (left.k_stride == 1 && aligned_tiles && right.k + left.padding >= depth) {
     gemm.a = left.data;
     gemm.a_row = left.m_stride;
-    gemm.a_k4 = kDepth;
     return gemm;
   }
   uint8_t* packed = scratch.take<uint8_t>(depth * m);
   kernels::active().pack_a_u8(left.data, left.k_stride, left.m_stride, right.k, m, right.accumulator.tile, packed);
   gemm.a = packed;
-  gemm.a_row = kDepth;
-  gemm.a_k4 = kDepth * m;
+  gemm.a_row = depth;
   return gemm;
 }
 

@@ -67,7 +67,7 @@ _bindings = importlib.import_module("quintil._bindings")
 
 
 def active_isa() -> str:
-    """Name of the instruction set in use: 'scalar', 'avx2', 'avx512vnni', ...; `QUINTIL_ISA` forces one."""
+    """Name of the instruction set in use: 'scalar', 'avx2', 'avx512vnni', 'amx'; `QUINTIL_ISA` forces one."""
     return torch.ops.quintil.active_isa()
 
 

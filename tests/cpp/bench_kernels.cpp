@@ -279,7 +279,6 @@ struct Product {
   Gemm view(Overflow overflow, int32_t bits) const {
     return {.a = a.data(),
             .a_row = k,
-            .a_k4 = kDepth,
             .b = panels.data(),
             .start = start.data(),
             .m = m,
@@ -296,7 +295,6 @@ struct Product {
   EveryMacGemm every_mac(int32_t bits) const {
     return {.a = a.data(),
             .a_row = k,
-            .a_k4 = kDepth,
             .b = wide_panels.data(),
             .m = m,
             .n = n,

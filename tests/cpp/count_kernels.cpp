@@ -178,7 +178,6 @@ void gemm(const KernelTable& k) {
   k.pack_b_s8(b.data(), kN, 1, kK, kN, limited ? kTile : 0, zero, panels.data(), start.data());
   const Gemm g{.a = a.data(),
                .a_row = kK,
-               .a_k4 = kDepth,
                .b = panels.data(),
                .start = start.data(),
                .m = kM,
@@ -210,7 +209,6 @@ void every_mac(const KernelTable& k) {
   k.pack_b_s8_every_mac(b.data(), kN, 1, kK, kN, kTile, bits == 4 ? 15 : 255, panels.data());
   const EveryMacGemm g{.a = a.data(),
                        .a_row = kK,
-                       .a_k4 = kDepth,
                        .b = panels.data(),
                        .m = kM,
                        .n = kN,

@@ -93,16 +93,13 @@ inline int64_t panel_place(int64_t k, int64_t column, int64_t k4, int64_t depth)
   return ((column / kPanel * k4 + place / kDepth) * kPanel + column % kPanel) * kDepth + place % kDepth;
 }
 
-enum class Layout { kRows, kDepthMajor };  // a_k4 = 4 with odd space between rows, or [k4][m][4]
-
-// The operands of `Gemm`, guarded. Pad bytes of A keep the guard's pattern: the law says that they do not matter.
+// The operands of `Gemm`, guarded, with odd space between rows of A. Pad bytes of A keep the guard's pattern: the law says that they do not matter.
 class Operands {
  public:
-  Operands(const Problem& p, Layout layout, int64_t gap)
+  Operands(const Problem& p, int64_t gap)
       : k4_(groups_of_four(p.shape.k, p.depth())),
-        a_row_(layout == Layout::kRows ? k4_ * kDepth + 5 : kDepth),
-        a_k4_(layout == Layout::kRows ? kDepth : p.shape.m * kDepth),
-        a_(p.shape.m == 0 || k4_ == 0 ? 0 : (p.shape.m - 1) * a_row_ + (k4_ - 1) * a_k4_ + kDepth, gap),
+        a_row_(k4_ * kDepth + 5),
+        a_(p.shape.m == 0 || k4_ == 0 ? 0 : (p.shape.m - 1) * a_row_ + k4_ * kDepth, gap),
         b_(panels_of(p.shape.n) * k4_ * kPanel * kDepth, gap),
         start_(panels_of(p.shape.n) * tiles_of(p.shape.k, p.depth()) * kPanel, gap) {
     const int64_t m = p.shape.m, n = p.shape.n, k = p.shape.k, depth = p.depth();
@@ -111,8 +108,7 @@ class Operands {
     for (int64_t i = 0; i < k; ++i) {
       const int64_t place = place_of(i, depth);
       for (int64_t row = 0; row < m; ++row) {
-        a_[row * a_row_ + place / kDepth * a_k4_ + place % kDepth] =
-            static_cast<uint8_t>(p.a[static_cast<size_t>(row * k + i)] + p.zero);
+        a_[row * a_row_ + place] = static_cast<uint8_t>(p.a[static_cast<size_t>(row * k + i)] + p.zero);
       }
       for (int64_t column = 0; column < n; ++column) {
         const int32_t code = p.b[static_cast<size_t>(i * n + column)];
@@ -131,7 +127,6 @@ class Operands {
   Gemm view(const Problem& p, int32_t max_a = 0, int32_t max_b = 0) const {
     return {.a = a_.data(),
             .a_row = a_row_,
-            .a_k4 = a_k4_,
             .b = b_.data(),
             .start = start_.data(),
             .m = p.shape.m,
@@ -146,7 +141,7 @@ class Operands {
   }
 
  private:
-  int64_t k4_, a_row_, a_k4_;
+  int64_t k4_, a_row_;
   Guarded<uint8_t> a_;
   Guarded<int8_t> b_;
   Guarded<int32_t> start_;

@@ -88,6 +88,8 @@ TEST_CASE("an instruction set is runnable exactly where the CPU has it") {
   const Features& features = cpu_features();
   CHECK((!runs("avx2") || features.avx2));
   CHECK((!runs("avx512vnni") || features.avx512vnni));
+  CHECK((!runs("amx") || features.amx));
+  CHECK((!features.amx || features.avx512vnni));
   CHECK((!features.avx512vnni || features.avx512));
   CHECK((!features.avx512 || features.avx2));
 #if defined(__x86_64__)

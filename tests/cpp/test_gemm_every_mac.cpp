@@ -16,7 +16,6 @@ namespace quintil {
 namespace {
 
 using test::Guarded;
-using test::Layout;
 using test::Problem;
 using test::ProductShape;
 
@@ -32,15 +31,13 @@ struct Kernel {
 constexpr Kernel kNibbles = {"u8s4s32", &kernels::KernelTable::gemm_u8s4s32_every_mac, 15, 8};
 constexpr Kernel kBytes = {"u8s8s32", &kernels::KernelTable::gemm_u8s8s32_every_mac, 255, 16};
 
-std::vector<int32_t> multiplied(const std::string& isa, const Kernel& kernel, const Problem& p, Layout layout,
-                                int64_t gap) {
-  const test::Operands operands(p, layout, gap);
+std::vector<int32_t> multiplied(const std::string& isa, const Kernel& kernel, const Problem& p, int64_t gap) {
+  const test::Operands operands(p, gap);
   const Gemm view = operands.view(p);
   const Guarded<int8_t> panels = test::wide_panels(p, kernel.mask, gap);
   test::Output c(p.shape.m, p.shape.n, gap);
   const EveryMacGemm g{.a = view.a,
                        .a_row = view.a_row,
-                       .a_k4 = view.a_k4,
                        .b = panels.data(),
                        .m = view.m,
                        .n = view.n,
@@ -52,13 +49,12 @@ std::vector<int32_t> multiplied(const std::string& isa, const Kernel& kernel, co
   return c.values();
 }
 
-// Compares a kernel with the register; the layout and the place of the operands come from `draws`.
+// Compares a kernel with the register; the place of the operands comes from `draws`.
 void check(const std::string& isa, const Kernel& kernel, const Problem& p, test::Draws& draws) {
-  const Layout layout = draws.between(0, 1) == 0 ? Layout::kRows : Layout::kDepthMajor;
   const int64_t gap = test::gaps()[draws.next() % test::gaps().size()];
   const std::vector<int32_t> expected = test::product_by_definition(p, true).c;
-  const std::vector<int32_t> got = multiplied(isa, kernel, p, layout, gap);
-  CAPTURE(kernel.name, p.shape.m, p.shape.n, p.shape.k, p.tile, p.bits, p.zero, gap, static_cast<int>(layout),
+  const std::vector<int32_t> got = multiplied(isa, kernel, p, gap);
+  CAPTURE(kernel.name, p.shape.m, p.shape.n, p.shape.k, p.tile, p.bits, p.zero, gap,
           test::first_difference(got, expected));
   CHECK(got == expected);
 }
@@ -195,7 +191,7 @@ TEST_CASE("every_mac: 16 products of +105 and 16 of -105 end at -127") {
       Problem p{{1, 1, 32}, 32, Overflow::kSaturate, 8, 0, std::vector<int32_t>(32, 15), std::vector<int32_t>(32, 7)};
       for (size_t k = 16; k < 32; ++k) p.b[k] = -7;
       for (const Kernel& kernel : {kNibbles, kBytes}) {
-        CHECK(multiplied(isa, kernel, p, Layout::kRows, 0) == std::vector<int32_t>{-127});
+        CHECK(multiplied(isa, kernel, p, 0) == std::vector<int32_t>{-127});
       }
     }
   }

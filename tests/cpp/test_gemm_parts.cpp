@@ -17,7 +17,6 @@ namespace quintil {
 namespace {
 
 using test::Guarded;
-using test::Layout;
 using test::Operands;
 using test::Problem;
 using test::ProductShape;
@@ -48,7 +47,7 @@ std::vector<Epilogue> epilogues() {
 
 TEST_CASE("pack_b_s8 fills the panels and starting sums of the index formulas") {
   const auto packed_as_stated = [](const kernels::KernelTable& table, const Problem& p, bool transposed, int64_t gap) {
-    const Operands expected(p, Layout::kRows, 0);
+    const Operands expected(p, 0);
     const auto [m, n, k] = p.shape;
     const Guarded<int8_t> source = test::stored<int8_t>(p.b, k, n, 5, transposed, 0);
     Guarded<int8_t> panels(expected.panels().size(), gap);
@@ -77,7 +76,7 @@ TEST_CASE("pack_b_s8 fills the panels and starting sums of the index formulas") 
   }
 }
 
-TEST_CASE("pack_a_u8 lays out groups of four products, padded with zero bytes") {
+TEST_CASE("pack_a_u8 lays out rows along k, every tile padded with zero bytes") {
   for (const std::string& isa : test::tested_isas()) {
     DYNAMIC_SECTION(isa) {
       test::Draws draws(2);
@@ -89,7 +88,7 @@ TEST_CASE("pack_a_u8 lays out groups of four products, padded with zero bytes") 
           for (int64_t row = 0; row < m; ++row) {
             for (int64_t i = 0; i < k; ++i) {
               const int64_t place = test::place_of(i, p.depth());
-              expected[static_cast<size_t>((place / kDepth * m + row) * kDepth + place % kDepth)] =
+              expected[static_cast<size_t>(row * k4 * kDepth + place)] =
                   static_cast<uint8_t>(p.a[static_cast<size_t>(row * k + i)] + p.zero);
             }
           }
@@ -116,7 +115,7 @@ TEST_CASE("gemm_u8s8f32 rounds every scale on its own, then adds the bias") {
         const Problem p =
             test::random_problem(draws, shape, 4, draws.between(0, 1) == 1, kTile, Overflow::kSaturate, 8);
         const std::vector<int32_t> totals = test::product_by_definition(p).c;
-        const Operands operands(p, Layout::kRows, 0);
+        const Operands operands(p, 0);
         const int64_t m = shape.m, n = shape.n, ld = n + 1;
         const Guarded<float> bias(draws.floats(n, 3.0f, 20));
         for (Epilogue e : epilogues()) {

@@ -34,6 +34,7 @@ SOUND = {
     "csrc/kernels/scalar/gemm.cpp": '#include "csrc/quantizers/uniform.h"\n',
     "csrc/kernels/avx2/kernels.h": '#include <cstdint>\n#include "csrc/core/types.h"\n',
     "csrc/kernels/avx2/gemm.cpp": '#include <immintrin.h>\n#include "csrc/kernels/avx2/kernels.h"\n',
+    "csrc/kernels/avx2/tiles.h": '#include <immintrin.h>\n#include "csrc/core/types.h"\n',
     "csrc/kernels/dispatch.h": "#include <string>\n",
     "csrc/ops/quantize.h": "#include <ATen/core/Tensor.h>\n",
     "csrc/ops/quantize.cpp": '#include "csrc/kernels/dispatch.h"\n#include "csrc/quantizers/uniform.h"\n'

@@ -37,7 +37,7 @@ inline void store(void* p, __m256i v) {
 // What one block reads: its rows of A, half a panel of B.
 struct Operands {
   const uint8_t* a;
-  int64_t a_row, a_k4;
+  int64_t a_row;
   const int8_t* b;
   const int32_t* start;  // [tiles][32]
   int64_t k4, tile_k4, run_k4;
@@ -160,12 +160,11 @@ template <bool kFirst, int rows, int parts>
 // A whole run of kTileGroups groups. Without a loop no sum changes its register; a loop costs a move per sum and group.
 template <int rows, int parts>
 [[gnu::always_inline]] inline void add_tile(__m256i (&sum)[rows][2][parts], const uint8_t* a, int64_t a_row,
-                                            int64_t a_k4, const int8_t* b) {
+                                            const int8_t* b) {
   add_group<true>(sum, a, a_row, b);
 #pragma GCC unroll 8
   for (int g = 1; g < kTileGroups; ++g) {
-    a += a_k4;
-    add_group<false>(sum, a, a_row, b + g * kPanelBytes);
+    add_group<false>(sum, a + g * kDepth, a_row, b + g * kPanelBytes);
   }
 }
 
@@ -202,7 +201,7 @@ template <int rows, int parts, Overflow kOverflow>
     const int8_t* const run_end = tile_end - b < o.run_k4 * kPanelBytes ? tile_end : b + o.run_k4 * kPanelBytes;
     __m256i sum[rows][2][parts];
     add_group<true>(sum, a, o.a_row, b);
-    for (a += o.a_k4, b += kPanelBytes; b < run_end; a += o.a_k4, b += kPanelBytes) {
+    for (a += kDepth, b += kPanelBytes; b < run_end; a += kDepth, b += kPanelBytes) {
       add_group<false>(sum, a, o.a_row, b);
     }
     if (b == tile_end) return close_tile<rows, parts, kOverflow>(sum, base, base_row, limit, total);
@@ -233,10 +232,10 @@ template <int rows, int parts, Overflow kOverflow, class Sink>
   const int8_t* const b_end = b + o.k4 * kPanelBytes;
   const int32_t* start = o.start;
   const Limit limit(o);
-  for (; b < b_end; start += kPanel, a += o.tile_k4 * o.a_k4, b += tile_bytes) {
+  for (; b < b_end; start += kPanel, a += o.tile_k4 * kDepth, b += tile_bytes) {
     if (whole_tiles && b_end - b >= tile_bytes) {
       __m256i sum[rows][2][parts];
-      add_tile(sum, a, o.a_row, o.a_k4, b);
+      add_tile(sum, a, o.a_row, b);
       close_tile<rows, parts, kOverflow>(sum, start, 0, limit, total);
     } else {
       any_tile<rows, parts, kOverflow>(o, limit, a, b, b_end - b < tile_bytes ? b_end : b + tile_bytes, start, total);
@@ -278,7 +277,7 @@ inline int32_t run_length(int32_t max_a, int32_t max_b) {
 template <class Sink>
 void multiply(const Gemm& g, Sink whole) {
   const int64_t tiles = g.tile_k4 == 0 ? 0 : (g.k4 + g.tile_k4 - 1) / g.tile_k4;
-  Operands o{g.a,     g.a_row, g.a_k4, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, run_length(g.max_a, g.max_b),
+  Operands o{g.a,     g.a_row, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, run_length(g.max_a, g.max_b),
              g.limit, g.shift};
   const bool nibbles = o.run_k4 < kShortRun && o.run_k4 < g.tile_k4;
   if (nibbles) o.run_k4 = run_length(15, g.max_b);

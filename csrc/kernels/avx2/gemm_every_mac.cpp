@@ -38,7 +38,7 @@ struct Codes {
 // What one block reads: its rows of A, one panel of B.
 struct Operands {
   const uint8_t* a;
-  int64_t a_row, a_k4;
+  int64_t a_row;
   const uint8_t* b;
   int64_t k4, tile_k4;
   int32_t start;  // top - L
@@ -83,7 +83,7 @@ inline void add_tile(__m256i (&total)[4], const __m256i (&sum)[2]) {
 template <int rows>
 [[gnu::noinline]] void block(const Operands& o, const Multiples& table, int64_t row, const Sink& sink) {
   __m256i total[rows][4], sum[rows][2];
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4;
+  const int64_t a_row = o.a_row;
   const uint8_t *a = o.a + row * a_row, *b = o.b;
   const __m256i floor = _mm256_set1_epi8(static_cast<int8_t>(o.floor));
   int64_t left = o.k4;
@@ -97,7 +97,7 @@ template <int rows>
 #pragma GCC unroll 4
       for (int i = 0; i < rows; ++i) sum[i][0] = sum[i][1] = _mm256_set1_epi8(static_cast<int8_t>(o.start));
       const int64_t groups = left < o.tile_k4 ? left : o.tile_k4;
-      for (int64_t q = 0; q < groups; ++q, a += a_k4) {
+      for (int64_t q = 0; q < groups; ++q, a += kDepth) {
         for (int64_t k = 0; k < kDepth; ++k, b += kWidePanel) {
           const __m256i column[2] = {load(b), load(b + 32)};
 #pragma GCC unroll 4
@@ -127,7 +127,7 @@ template <int rows>
 template <int rows>
 [[gnu::noinline]] void half_block(const Operands& o, const Codes& table, int64_t row, int64_t half, const Sink& sink) {
   __m256i sum[rows][2];
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4;
+  const int64_t a_row = o.a_row;
   const uint8_t *a = o.a + row * a_row, *b = o.b + 32 * half;
   const __m256i floor = _mm256_set1_epi16(static_cast<int16_t>(o.floor));
   int64_t left = o.k4;
@@ -137,7 +137,7 @@ template <int rows>
     for (int i = 0; i < rows; ++i) sum[i][0] = sum[i][1] = _mm256_set1_epi16(static_cast<int16_t>(o.start));
     const int64_t groups = left < o.tile_k4 ? left : o.tile_k4;
     left -= groups;
-    for (int64_t q = 0; q < groups; ++q, a += a_k4) {
+    for (int64_t q = 0; q < groups; ++q, a += kDepth) {
       for (int64_t k = 0; k < kDepth; ++k, b += kWidePanel) {
         const auto* columns = reinterpret_cast<const __m128i*>(b);
         const __m256i column[2] = {_mm256_cvtepi8_epi16(_mm_loadu_si128(columns)),
@@ -169,7 +169,7 @@ template <class Table>
 void multiply(const EveryMacGemm& g, const Table& table, int32_t top, int32_t* c, int64_t ld) {
   const auto* b = reinterpret_cast<const uint8_t*>(g.b);
   for (int64_t first = 0; first < g.n; first += kWidePanel, b += g.k4 * kDepth * kWidePanel) {
-    const Operands o{g.a, g.a_row, g.a_k4, b, g.k4, g.tile_k4, top - g.limit, top - 2 * g.limit};
+    const Operands o{g.a, g.a_row, b, g.k4, g.tile_k4, top - g.limit, top - 2 * g.limit};
     const Sink sink{c + first, ld, g.n - first};
     int64_t row = 0;
     for (; g.m - row >= 4; row += 4) block<4>(o, table, row, sink);

@@ -45,15 +45,13 @@ struct WideColumns {
 };
 
 // `groups` groups of four codes of a row.
-inline void widen_row(const uint8_t* a, int64_t a_k4, int64_t groups, int16_t* out) {
+inline void widen_row(const uint8_t* a, int64_t groups, int16_t* out) {
   int64_t g = 0;
-  if (a_k4 == kDepth) {
 #pragma GCC unroll 4
-    for (; g + 4 <= groups; g += 4, a += 16, out += 16) {
-      store(out, _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a))));
-    }
+  for (; g + 4 <= groups; g += 4, a += 16, out += 16) {
+    store(out, _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a))));
   }
-  for (; g < groups; ++g, a += a_k4, out += kDepth) {
+  for (; g < groups; ++g, a += kDepth, out += kDepth) {
     int32_t word;
     __builtin_memcpy(&word, a, sizeof word);
     _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_cvtepu8_epi16(_mm_cvtsi32_si128(word)));
@@ -164,7 +162,7 @@ void gemm_u8s8s32_unlimited(const Gemm& g, int32_t* c, int64_t ld) {
       for (int64_t row = 0; row < g.m; row += kRows) {
         const int64_t rows = g.m - row < kRows ? g.m - row : kRows;
         for (int64_t i = 0; i < rows; ++i) {
-          widen_row(g.a + (row + i) * g.a_row + k4 * g.a_k4, g.a_k4, groups, a.code[i]);
+          widen_row(g.a + (row + i) * g.a_row + k4 * kDepth, groups, a.code[i]);
         }
         block_rows(rows, a, b, 2 * groups, row, sink);
       }

@@ -1,6 +1,6 @@
-// Packing of the operands that gemm.cpp reads: groups of four products of each column (of B) or row (of A) side by side.
+// Packing of the operands that gemm.cpp reads: groups of four products of each column of B side by side, rows of A along k.
 //
-// Both are one task on a matrix of bytes src[i * k_stride + j * line_stride]: dwords of four i for each line j, in the order
+// Both begin with a matrix of bytes src[i * k_stride + j * line_stride] and dwords of four i for each line j, in the order
 // [k / 4][j][4]. The memory order of the source decides how:
 //   lines of contiguous i: squares of 32 i x 8 lines, eight loads and the transpose of 8 x 8 dwords;
 //   rows of contiguous lines: four rows of one group interleaved, 4 x 32 bytes -> 32 dwords, in two unpacks;
@@ -9,7 +9,8 @@
 //   of dwords across them.
 // Sums for start[]: vpmaddubsw by ones adds two signed bytes (|sum| <= 256), vpmaddwd by ones the two pairs of a dword; lanes of
 //   int32 sum a tile, exact by the bound of the op (N2).
-// Index map: panel[k4][32][4] holds b(4 k4 + i, j) at ((k4 * 32) + j) * 4 + i; dst[k4][m][4] the same with m lines.
+// A whose rows lie side by side is interleaved in the same way, then squares of 8 x 8 dwords are transposed.
+// Index map: panel[k4][32][4] holds b(4 k4 + i, j) at ((k4 * 32) + j) * 4 + i.
 // Registers: 8 lines and the temporaries of a transpose.
 #include <immintrin.h>
 
@@ -30,6 +31,10 @@ inline __m256i load(const void* p) {
 }
 inline void store(void* p, __m256i v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
+
+inline int64_t padded(int64_t k) {
+  return (k + kDepth - 1) / kDepth * kDepth;
 }
 
 // Bytes of a matrix seen as lines along k.
@@ -147,6 +152,34 @@ inline void store_rows(uint8_t* to, __m256i group) {
   for (int i = 0; i < kDepth; ++i) __builtin_memcpy(to + kWidePanel * i, rows + kLines * i, kLines);
 }
 
+// `count` rows of contiguous lines become rows along k, `out_row` apart: lines `line` .. `line` + 31 of `lines`.
+inline void turn_rows(const Source& src, int64_t count, int64_t line, int64_t lines, uint8_t* out, int64_t out_row) {
+  for (int64_t i = 0; i < count; i += kSquare) {
+    const int64_t bytes = padded(count - i < kSquare ? count - i : kSquare);
+    __m256i group[kLines][4];
+    for (int64_t q = 0; q < kLines; ++q) {
+      const int64_t depth = count - i - q * kDepth;
+      interleave(src, i + q * kDepth, depth > 0 ? depth : 0, line, lines - line, group[q]);
+    }
+    for (int64_t j = 0; j < 4; ++j) {
+      __m256i v[kLines];
+#pragma GCC unroll 8
+      for (int q = 0; q < kLines; ++q) v[q] = group[q][j];
+      transpose(v);
+#pragma GCC unroll 8
+      for (int l = 0; l < kLines; ++l) {
+        const int64_t at = line + kLines * j + l;
+        if (at >= lines) continue;
+        if (bytes == kSquare) {
+          store(out + at * out_row + i, v[l]);
+        } else {
+          __builtin_memcpy(out + at * out_row + i, &v[l], static_cast<size_t>(bytes));
+        }
+      }
+    }
+  }
+}
+
 inline __m256i sums_of_four(__m256i codes) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), codes), _mm256_set1_epi16(1));
 }
@@ -186,34 +219,24 @@ void pack_b_s8(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k,
 
 void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
                uint8_t* dst) {
-  const Source source{src, k_stride, m_stride};
-  const int64_t depth = tile == 0 ? k : tile;
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  for (int64_t k0 = 0; k0 < k; k0 += depth) {
-    const int64_t end = k - k0 < depth ? k : k0 + depth;
-    const auto put_lines = [&](int64_t group, int64_t line, __m256i codes) {  // as many as there are
-      uint8_t* to = dst + (group * m + line) * kDepth;
-      if (m - line >= kLines) return store(to, codes);
-      if (m <= line) return;
-      const __m256i lines = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(m - line)), lane);
-      _mm256_maskstore_epi32(reinterpret_cast<int*>(to), lines, codes);
-    };
+  const int64_t depth = tile == 0 || tile % kDepth == 0 ? k : tile;  // whole groups follow each other without padding
+  const int64_t row = depth == 0 ? 0 : k / depth * padded(depth) + padded(k % depth);
+  for (int64_t k0 = 0; k0 < k; k0 += depth, dst += padded(depth)) {
+    const int64_t count = k - k0 < depth ? k - k0 : depth;
+    const Source source{src + k0 * k_stride, k_stride, m_stride};
     if (m_stride == 1) {
-      for (int64_t i = k0; i < end; i += kDepth) {
-        for (int64_t first = 0; first < m; first += kPanel) {
-          __m256i v[4];
-          interleave(source, i, end - i, first, m - first, v);
-#pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j) put_lines((i - k0) / kDepth, first + kLines * j, v[j]);
-        }
-      }
-    } else {
-      for (int64_t first = 0; first < m; first += kPanel) {
-        squares(source, k0, end, first, m - first,
-                [&](int64_t group, int j, __m256i codes) { put_lines(group, first + kLines * j, codes); });
-      }
+      for (int64_t j = 0; j < m; j += kPanel) turn_rows(source, count, j, m, dst, row);
+      continue;
     }
-    dst += (end - k0 + kDepth - 1) / kDepth * kDepth * m;
+    for (int64_t j = 0; j < m; ++j) {
+      uint8_t* to = dst + j * row;
+      if (k_stride == 1) {
+        __builtin_memcpy(to, source.at(0, j), static_cast<size_t>(count));
+      } else {
+        for (int64_t i = 0; i < count; ++i) to[i] = *source.at(i, j);
+      }
+      for (int64_t i = count; i < padded(count); ++i) to[i] = 0;
+    }
   }
 }
 

@@ -28,7 +28,7 @@ constexpr int64_t kShortTiles = 258;              // tiles whose totals fit int1
 // What one block reads: its rows of A, one panel of B.
 struct Operands {
   const uint8_t* a;
-  int64_t a_row, a_k4;
+  int64_t a_row;
   const int8_t* b;
   const int32_t* start;  // [tiles][32]
   int64_t k4, tile_k4;
@@ -114,7 +114,7 @@ template <int rows, int halves, Overflow kOverflow, class Sink>
 #pragma GCC unroll 2
     for (int j = 0; j < halves; ++j) total[i][j] = _mm512_setzero_si512();
   }
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes;
+  const int64_t a_row = o.a_row, tile_bytes = o.tile_k4 * kPanelBytes;
   const uint8_t* a = o.a + row * a_row;
   const int8_t* b = o.b;
   const int8_t* const b_end = b + o.k4 * kPanelBytes;
@@ -137,7 +137,7 @@ template <int rows, int halves, Overflow kOverflow, class Sink>
 #pragma GCC unroll 2
         for (int j = 0; j < halves; ++j) add_products(sum[i][j], code, column[j]);
       }
-      a += a_k4;
+      a += kDepth;
       b += kPanelBytes;
     } while (b != tile_end);
 #pragma GCC unroll 12
@@ -161,7 +161,7 @@ template <int rows, class Sink>
   __m512i total[rows], sum[rows][2];
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i) total[i] = _mm512_setzero_si512();
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4, tile_bytes = o.tile_k4 * kPanelBytes;
+  const int64_t a_row = o.a_row, tile_bytes = o.tile_k4 * kPanelBytes;
   const uint8_t* a = o.a + row * a_row;
   const int8_t* b = o.b;
   const int8_t* const b_end = b + o.k4 * kPanelBytes;
@@ -181,7 +181,7 @@ template <int rows, class Sink>
 #pragma GCC unroll 2
         for (int j = 0; j < 2; ++j) add_products(sum[i][j], code, column[j]);
       }
-      a += a_k4;
+      a += kDepth;
       b += kPanelBytes;
     } while (b != tile_end);
 #pragma GCC unroll 8
@@ -249,7 +249,7 @@ void panel_rows(const Operands& o, int64_t m, bool narrow, const Sink& sink) {
 template <class Sink>
 void multiply(const Gemm& g, Sink whole) {
   const int64_t tiles = g.tile_k4 == 0 ? 0 : (g.k4 + g.tile_k4 - 1) / g.tile_k4;
-  Operands o{g.a, g.a_row, g.a_k4, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, g.limit, g.shift};
+  Operands o{g.a, g.a_row, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, g.limit, g.shift};
   int32_t all_tiles[kPanel];
   for (int64_t first = 0; first < g.n; first += kPanel) {
     const int64_t columns = g.n - first < kPanel ? g.n - first : kPanel;

@@ -37,7 +37,7 @@ struct Codes {
 // What one block reads: its rows of A, one panel of B.
 struct Operands {
   const uint8_t* a;
-  int64_t a_row, a_k4;
+  int64_t a_row;
   const uint8_t* b;
   int64_t k4, tile_k4;
   int32_t start;  // top - L
@@ -108,7 +108,7 @@ template <int rows, int panels>
 template <int rows, int panels>
 [[gnu::noinline]] void block(const Operands& o, const Multiples& table, int64_t row, const Sink& sink) {
   __m512i total[rows][panels][2], sum[rows][panels];
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4, b_panel = o.k4 * kDepth * kWidePanel;
+  const int64_t a_row = o.a_row, b_panel = o.k4 * kDepth * kWidePanel;
   const uint8_t *a = o.a + row * a_row, *b = o.b;
   int64_t left = o.k4;
   do {
@@ -126,7 +126,7 @@ template <int rows, int panels>
         for (int j = 0; j < panels; ++j) sum[i][j] = _mm512_set1_epi8(static_cast<int8_t>(o.start));
       }
       const int64_t groups = left < o.tile_k4 ? left : o.tile_k4;
-      for (int64_t q = 0; q < groups; ++q, a += a_k4, b += kDepth * kWidePanel) {
+      for (int64_t q = 0; q < groups; ++q, a += kDepth, b += kDepth * kWidePanel) {
         add_two(sum, table, a, a_row, b, b_panel);
         add_two(sum, table, a + 2, a_row, b + 2 * kWidePanel, b_panel);
       }
@@ -150,7 +150,7 @@ template <int rows, int panels>
 template <int rows, int panels>
 [[gnu::noinline]] void block(const Operands& o, const Codes& table, int64_t row, const Sink& sink) {
   __m512i sum[rows][panels][2];
-  const int64_t a_row = o.a_row, a_k4 = o.a_k4, b_panel = o.k4 * kDepth * kWidePanel;
+  const int64_t a_row = o.a_row, b_panel = o.k4 * kDepth * kWidePanel;
   const uint8_t *a = o.a + row * a_row, *b = o.b;
   const __m512i floor = _mm512_set1_epi16(static_cast<int16_t>(o.floor));
   int64_t left = o.k4;
@@ -163,7 +163,7 @@ template <int rows, int panels>
     }
     const int64_t groups = left < o.tile_k4 ? left : o.tile_k4;
     left -= groups;
-    for (int64_t q = 0; q < groups; ++q, a += a_k4) {
+    for (int64_t q = 0; q < groups; ++q, a += kDepth) {
       for (int64_t k = 0; k < kDepth; ++k, b += kWidePanel) {
         __m512i column[panels][2];
 #pragma GCC unroll 2
@@ -207,7 +207,7 @@ void panel_rows(const Operands& o, const Table& table, int64_t m, const Sink& si
 
 template <class Table>
 void multiply(const EveryMacGemm& g, const Table& table, int32_t top, int32_t* c, int64_t ld) {
-  Operands o{g.a, g.a_row, g.a_k4, nullptr, g.k4, g.tile_k4, top - g.limit, top - 2 * g.limit};
+  Operands o{g.a, g.a_row, nullptr, g.k4, g.tile_k4, top - g.limit, top - 2 * g.limit};
   for (int64_t first = 0; first < g.n; first += 2 * kWidePanel) {
     o.b = reinterpret_cast<const uint8_t*>(g.b) + first * g.k4 * kDepth;
     const Sink sink{c + first, ld, g.n - first};

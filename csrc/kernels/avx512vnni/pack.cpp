@@ -1,7 +1,8 @@
-// Operands into the order of vpdpbusd: four consecutive k of one column side by side.
+// Operands into the order of vpdpbusd: four consecutive k of one column of B side by side; rows of A along k.
 //
-// Rows side by side in memory (n_stride 1, m_stride 1): four rows of 32 bytes are interleaved by unpack within 128-bit lanes;
+// Rows side by side in memory (n_stride 1): four rows of 32 bytes are interleaved by unpack within 128-bit lanes;
 //   two shuffles put the lanes in the order of the columns, 0-15 and 16-31.
+// A of rows side by side (m_stride 1): the same interleaving, then a transpose of 16 groups of 16 rows.
 // Columns contiguous in k (k_stride 1): a dword already holds its four k, so 16 columns are one gather. A group cut short by
 //   the end of a tile is collected byte by byte, since a dword would reach beyond it.
 // A lane per column (every_mac): bytes of four columns and four k are transposed within 128-bit lanes, then dwords across them.
@@ -19,6 +20,10 @@ namespace {
 
 inline int64_t at_most(int64_t value, int64_t most) {
   return value < most ? value : most;
+}
+
+inline int64_t padded(int64_t k) {
+  return (k + kDepth - 1) / kDepth * kDepth;
 }
 
 inline __mmask32 first_columns(int64_t count) {
@@ -54,6 +59,59 @@ inline Group collect(const uint8_t* src, int64_t k_stride, int64_t n_stride, int
     for (int64_t i = 0; i < rows; ++i) bytes[j * kDepth + i] = src[i * k_stride + j * n_stride];
   }
   return {{_mm512_loadu_si512(bytes), _mm512_loadu_si512(bytes + 64)}};
+}
+
+// Row q of the result holds dword q of every row.
+inline void transpose(__m512i (&v)[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {  // rows 2 i and 2 i + 1
+    t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {  // rows 4 i .. 4 i + 3; v[4 i + c] holds dwords c, c + 4, c + 8, c + 12 of them
+    v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512i even[2] = {_mm512_shuffle_i32x4(v[c], v[4 + c], 0x88),
+                             _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x88)};
+    const __m512i odd[2] = {_mm512_shuffle_i32x4(v[c], v[4 + c], 0xDD),
+                            _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xDD)};
+    t[c] = _mm512_shuffle_i32x4(even[0], even[1], 0x88);
+    t[4 + c] = _mm512_shuffle_i32x4(odd[0], odd[1], 0x88);
+    t[8 + c] = _mm512_shuffle_i32x4(even[0], even[1], 0xDD);
+    t[12 + c] = _mm512_shuffle_i32x4(odd[0], odd[1], 0xDD);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) v[i] = t[i];
+}
+
+// `count` rows of up to 32 bytes, `stride` apart, become `lines` rows of padded(count) bytes, `out_row` apart.
+inline void turn_rows(const uint8_t* src, int64_t stride, int64_t count, int64_t lines, uint8_t* out, int64_t out_row) {
+  const __mmask32 columns = first_columns(lines);
+  for (int64_t i = 0; i < count; i += 64) {
+    const int64_t groups = at_most((count - i + kDepth - 1) / kDepth, 16);
+    const auto stored = static_cast<__mmask16>((1u << groups) - 1);
+    Group part[16];
+    for (int64_t q = 0; q < groups; ++q) {
+      part[q] = interleave(src + (i + q * kDepth) * stride, stride, at_most(count - i - q * kDepth, kDepth), columns);
+    }
+    for (int64_t half = 0; half < 2 && 16 * half < lines; ++half) {
+      __m512i v[16];
+#pragma GCC unroll 16
+      for (int q = 0; q < 16; ++q) v[q] = q < groups ? part[q].half[half] : _mm512_setzero_si512();
+      transpose(v);
+#pragma GCC unroll 16
+      for (int l = 0; l < 16; ++l) {
+        if (16 * half + l < lines) _mm512_mask_storeu_epi32(out + (16 * half + l) * out_row + i, stored, v[l]);
+      }
+    }
+  }
 }
 
 // Whole groups of columns that are contiguous in k.
@@ -126,16 +184,23 @@ void pack_b_s8(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k,
 
 void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
                uint8_t* dst) {
-  const int64_t depth = tile == 0 ? k : tile;
-  for (int64_t k0 = 0; k0 < k; k0 += depth) {
-    const int64_t end = at_most(k, k0 + depth);
-    for (int64_t q = k0; q < end; q += kDepth, dst += m * kDepth) {
-      for (int64_t j = 0; j < m; j += kPanel) {
-        const PanelSource rows(src + j * m_stride, k_stride, m_stride, m - j);
-        const Group group = rows.group(q, at_most(end - q, kDepth));
-        _mm512_mask_storeu_epi32(dst + j * kDepth, static_cast<__mmask16>(rows.mask), group.half[0]);
-        _mm512_mask_storeu_epi32(dst + (j + 16) * kDepth, static_cast<__mmask16>(rows.mask >> 16), group.half[1]);
+  const int64_t depth = tile == 0 || tile % kDepth == 0 ? k : tile;  // whole groups follow each other without padding
+  const int64_t row = depth == 0 ? 0 : k / depth * padded(depth) + padded(k % depth);
+  for (int64_t k0 = 0; k0 < k; k0 += depth, dst += padded(depth)) {
+    const int64_t count = at_most(k - k0, depth);
+    const uint8_t* from = src + k0 * k_stride;
+    if (m_stride == 1) {
+      for (int64_t j = 0; j < m; j += kPanel) turn_rows(from + j, k_stride, count, m - j, dst + j * row, row);
+      continue;
+    }
+    for (int64_t j = 0; j < m; ++j) {
+      uint8_t* to = dst + j * row;
+      if (k_stride == 1) {
+        __builtin_memcpy(to, from + j * m_stride, static_cast<size_t>(count));
+      } else {
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i * k_stride + j * m_stride];
       }
+      for (int64_t i = count; i < padded(count); ++i) to[i] = 0;
     }
   }
 }

@@ -21,7 +21,7 @@ void row_times_panel(const Gemm& g, int64_t row, int64_t panel, int32_t* total) 
     int32_t sum[kPanel];
     std::copy_n(g.start + (panel * tiles + t) * kPanel, kPanel, sum);
     for (int64_t q = t * g.tile_k4; q < std::min(g.k4, (t + 1) * g.tile_k4); ++q) {
-      const uint8_t* a = g.a + row * g.a_row + q * g.a_k4;
+      const uint8_t* a = g.a + row * g.a_row + q * kDepth;
       const int8_t* b = g.b + (panel * g.k4 + q) * kPanel * kDepth;
       for (int64_t j = 0; j < kPanel; ++j) {
         sum[j] += a[0] * b[4 * j] + a[1] * b[4 * j + 1] + a[2] * b[4 * j + 2] + a[3] * b[4 * j + 3];
@@ -69,11 +69,11 @@ void pack_b_s8(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k,
 void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k, int64_t m, int64_t tile,
                uint8_t* dst) {
   const int64_t depth = tile == 0 ? k : tile;
-  for (int64_t k0 = 0; k0 < k; k0 += depth) {
-    const int64_t end = std::min(k, k0 + depth);
-    for (int64_t q = k0; q < end; q += kDepth) {
-      for (int64_t j = 0; j < m; ++j) {
-        for (int64_t i = q; i < q + kDepth; ++i) *dst++ = i < end ? src[i * k_stride + j * m_stride] : uint8_t{0};
+  for (int64_t j = 0; j < m; ++j) {
+    for (int64_t k0 = 0; k0 < k; k0 += depth) {
+      const int64_t end = std::min(k, k0 + depth), groups = (end - k0 + kDepth - 1) / kDepth;
+      for (int64_t i = k0; i < k0 + groups * kDepth; ++i) {
+        *dst++ = i < end ? src[i * k_stride + j * m_stride] : uint8_t{0};
       }
     }
   }

@@ -16,7 +16,7 @@ int32_t low_nibble(int8_t byte) {
 template <class Code>
 int32_t dot(const EveryMacGemm& g, const uint8_t* a, const int8_t* b, Code code) {
   int32_t total = 0, sum = 0;
-  for (int64_t q = 0; q < g.k4; ++q, a += g.a_k4) {
+  for (int64_t q = 0; q < g.k4; ++q, a += kDepth) {
     for (int64_t i = 0; i < kDepth; ++i, b += kWidePanel) sum = saturate(sum + (a[i] - g.zero) * code(*b), g.limit);
     if ((q + 1) % g.tile_k4 == 0 || q + 1 == g.k4) {
       total += sum;
