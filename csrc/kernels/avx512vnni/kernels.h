@@ -39,9 +39,15 @@ void gemm_u8s8s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);
 int64_t gemm_s32s32s32(const WideGemm& g, int32_t* c, int64_t ld);
 void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out);
 
-void im2col_u8(const uint8_t* image, const ConvShape& shape, int64_t first, int64_t count, uint8_t zero, uint8_t* out,
-               int64_t ld);
 void col2im_s32(const int32_t* cols, int64_t ld, const ConvShape& shape, int64_t first, int64_t count, int32_t* image);
+
+void narrow_s32s16_moments(const int32_t* x, int64_t rows, int64_t cols, int16_t* out, int64_t* sums, int64_t* squares);
+void batch_norm_s16f32(const int16_t* x, int64_t rows, int64_t cols, const NormForward& norm, float* y,
+                       uint8_t* positive);
+void batch_norm_sums_s16f32(const int16_t* x, const float* grad, const uint8_t* positive, int64_t rows, int64_t cols,
+                            const NormBackward& norm, float* grad_sum, float* product_sum);
+void batch_norm_grad_s16f32(const int16_t* x, const float* grad, const uint8_t* positive, int64_t rows, int64_t cols,
+                            const NormBackward& norm, float* dx, float* masked_grad);
 
 void pack_u8u4(const uint8_t* codes, int64_t n, uint8_t* out);
 void unpack_u4u8(const uint8_t* packed, int64_t n, bool sign_extend, uint8_t* out);
