@@ -41,7 +41,7 @@ class VecQLayer(SwappedLayer):
     def attach(self, scheme: VecQ) -> None:
         super().attach(scheme)
         device, bits = self.weight.device, scheme.activation_bits or 0
-        inputs, outputs = (bits, 0) if scheme.activation_place == "input" else (0, bits)
+        inputs, outputs = (bits if scheme.activation_place == place else 0 for place in ("input", "output"))
         self.weight_quantizer = LevelQuantizer(scheme.weight_bits, scheme, level_sizes(self.weight, scheme), device)
         self.bias_quantizer = LevelQuantizer(scheme.weight_bits if scheme.quantize_bias else 0, scheme, (), device)
         self.input_quantizer = ActivationQuantizer(inputs, scheme, device)
@@ -67,7 +67,7 @@ class VecQLayer(SwappedLayer):
     def has_integers(self, scheme: VecQ) -> bool:
         """Whether evaluation multiplies codes: of bytes, with one length per output, in sums that fit int32."""
         bits = scheme.activation_bits if scheme.activation_place == "input" else None
-        if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.group_size:
+        if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.group_size or scheme.levels == "ul2q":
             return False
         return self.weight.dim() > 1 and self.weight[0].numel() <= _DEEPEST_SUM
 
@@ -81,7 +81,7 @@ class VecQLayer(SwappedLayer):
         return self.integers and not learning
 
     def levels(self) -> tuple[Tensor, Tensor]:
-        """The weight as half-integers and their lengths, float32 [VECQ V1]."""
+        """The weight as half-integers and their lengths, float32 [VECQ V1]; of uL2Q's levels less the means."""
         codes, alpha = self.weight_quantizer.codes(self.weight)
         return codes.float() + 0.5, alpha
 

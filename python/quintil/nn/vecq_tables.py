@@ -65,7 +65,7 @@ class VecQTable(SwappedLayer):
     def uses_codes(self) -> bool:
         """Whether the next forward looks rows up among codes."""
         learning = self.training or self.output_quantizer.training or torch.is_grad_enabled()
-        return not learning and not torch.compiler.is_compiling()
+        return self.scheme.levels == "vecq" and not learning and not torch.compiler.is_compiling()
 
     def stored_codes(self) -> tuple[Tensor, Tensor]:
         """The codes, two to a byte up to 4 bits, and their lengths, [num_embeddings, 1 or more] or 0-dim."""
