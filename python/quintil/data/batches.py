@@ -22,6 +22,8 @@ class TensorBatches:
     def __init__(self, dataset: Dataset, batch_size: int, *, shape: Sequence[int] | None = None, limit: int = 0):
         if batch_size < 1:
             raise ValueError(f"TensorBatches: expected batch_size of at least 1, got {batch_size}")
+        if limit < 0:
+            raise ValueError(f"TensorBatches: expected limit of at least 0, got {limit}")
         self.dataset, self.batch_size, self.limit = dataset, batch_size, limit
         self.shape = None if shape is None else tuple(shape)
         self.samples = len(dataset.y_train)

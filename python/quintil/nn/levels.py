@@ -124,7 +124,8 @@ class LevelQuantizer(nn.Module):
 class ActivationQuantizer(nn.Module):
     """Activations on half-integer levels: those of the batch in training, of running averages later [VECQ V11, V12].
 
-    The buffer `averages` holds step, length, and what is left of their start at 1. bits: 0 passes activations on.
+    The buffer `averages` holds step, length, and what is left of their start at 1; a batch with a NaN or Inf does not
+    move it, nor does an empty one. bits: 0 passes activations on.
     """
 
     def __init__(self, bits: int, scheme: VecQ, device: torch.device):
@@ -145,7 +146,7 @@ class ActivationQuantizer(nn.Module):
         y, averages = torch.ops.quintil.vecq_activation(
             x, self.bits, self.averages, training=True, momentum=self.momentum, drive=self.drive, sigma=self.sigma
         )
-        self.averages.copy_(averages)
+        self.averages.copy_(torch.where(averages.isfinite().all(), averages, self.averages))
         return y
 
     def step_and_length(self) -> tuple[Tensor, Tensor]:
@@ -168,7 +169,7 @@ class ActivationQuantizer(nn.Module):
         return "VecQ: expected a training forward or calibrate() before evaluation, got averages that have not started"
 
     def codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes and the length; (codes + 1/2) * length is `forward` in evaluation."""
+        """Codes and the length; (codes + 1/2) * length is `forward` in evaluation, but for NaN, which has code 0."""
         step, length = self.step_and_length()
         return torch.ops.quintil.vecq_codes(x, self.bits, step), length
 
@@ -201,8 +202,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     """Start the running averages of VecQ's activations from data, without training; returns `model` in evaluation mode.
 
     batches: what a DataLoader gives; of a tuple or list the first element is the model's input.
-    Raises ValueError for a model without quantised activations or where there is no batch.
+    Raises TypeError if `model` is no nn.Module, ValueError for one without quantised activations, and where the batches
+    start no averages: there is none, or none with numbers, all of them finite.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"calibrate: expected model to be an nn.Module, got {type(model).__name__}")
     quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer) and m.bits > 0]
     if not quantizers:
         raise ValueError(
@@ -220,4 +224,6 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         model.eval()
     if count == 0:
         raise ValueError("calibrate: expected batches to hold a batch, got none")
+    if all(bool(quantizer.averages[2] == 1.0) for quantizer in quantizers):
+        raise ValueError("calibrate: expected batches to hold finite numbers, got none that start the averages")
     return model

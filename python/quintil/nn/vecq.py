@@ -2,10 +2,12 @@
 
 In training, and wherever gradients are enabled, the forward is the float32 product of values on levels. In evaluation
 mode under `torch.no_grad`, linear layers and convolutions with quantised inputs multiply codes (`half_products.py`).
+There a NaN of the input counts as code 0, the level above 0; `quintil.set_checked` refuses it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -21,17 +23,23 @@ from quintil.schemes import VecQ
 _DEEPEST_SUM = 33_025  # products of odd 8-bit codes that surely fit int32
 
 
+def elements_per_row(weight: Tensor) -> int:
+    """Elements of weight[0], which need not exist."""
+    return math.prod(weight.shape[1:])
+
+
 def level_sizes(weight: Tensor, scheme: VecQ) -> tuple[int, ...]:
     """Sizes of a weight's lengths."""
     if scheme.group_size:
-        return weight.size(0), weight[0].numel() // scheme.group_size
+        return weight.size(0), elements_per_row(weight) // scheme.group_size
     return (weight.size(0),) if scheme.per_channel else ()
 
 
 def uneven_groups(weight: Tensor, scheme: VecQ) -> str | None:
     """Why a weight cannot be cut into groups, or None."""
-    if scheme.group_size and weight[0].numel() % scheme.group_size:
-        return f"group_size={scheme.group_size}, which does not divide the {weight[0].numel()} elements of weight[0]"
+    elements = elements_per_row(weight)
+    if scheme.group_size and elements % scheme.group_size:
+        return f"group_size={scheme.group_size}, which does not divide the {elements} elements of weight[0]"
     return None
 
 
@@ -69,7 +77,7 @@ class VecQLayer(SwappedLayer):
         bits = scheme.activation_bits if scheme.activation_place == "input" else None
         if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.group_size or scheme.levels == "ul2q":
             return False
-        return self.weight.dim() > 1 and self.weight[0].numel() <= _DEEPEST_SUM
+        return self.weight.numel() > 0 and elements_per_row(self.weight) <= _DEEPEST_SUM
 
     def train(self, mode: bool = True) -> nn.Module:
         self._kept.clear()
