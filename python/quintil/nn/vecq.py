@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quintil.nn.geometry import even_padding
-from quintil.nn.half_products import conv2d, extended, linear
+from quintil.nn.half_products import conv2d, linear
 from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import VecQ
@@ -103,10 +103,10 @@ class VecQLayer(SwappedLayer):
         return bias
 
     def weight_codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Codes as the products take them, their lengths, the sums of the levels of every output, and the bias."""
+        """Codes, their lengths, the sums of the levels of every output, and the bias."""
         codes, alpha = self.weight_quantizer.codes(self.weight)
         sums = (codes.flatten(1).sum(1, dtype=torch.int32) + 0.5 * codes[0].numel()) * alpha
-        return extended(codes, self.weight_quantizer.bits), alpha, sums, self.quantized_bias()
+        return codes, alpha, sums, self.quantized_bias()
 
     def kept_weight_codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """`weight_codes`, made again only where something changed; TorchScript makes them in every call."""
@@ -147,7 +147,8 @@ class VecQLinear(VecQLayer, nn.Linear):
         if self.uses_integers():
             codes, length = self.input_quantizer.codes(input)
             weight, alpha, sums, bias = self.kept_weight_codes()
-            return linear(codes, length, weight, alpha, sums, bias, self.input_quantizer.bits).to(input.dtype)
+            bits = self.input_quantizer.bits, self.weight_quantizer.bits
+            return linear(codes, length, weight, alpha, sums, bias, bits[0], bits[1]).to(input.dtype)
         output = F.linear(self.input_quantizer(input), self.quantized_weight(), self.quantized_bias())
         return self.output_quantizer(output)
 
@@ -185,7 +186,8 @@ class _VecQConv(VecQLayer):
         codes, length = self.input_quantizer.codes(image)
         weight, alpha, sums, bias = self.kept_weight_codes()
         weight = weight.unsqueeze(2) if flat else weight
-        output = conv2d(codes, length, weight, alpha, sums, bias, self._geometry, self.input_quantizer.bits)
+        bits = self.input_quantizer.bits, self.weight_quantizer.bits
+        output = conv2d(codes, length, weight, alpha, sums, bias, self._geometry, bits[0], bits[1])
         output = output.squeeze(2) if flat else output
         output = output.squeeze(0) if single else output
         return output.to(input.dtype)
