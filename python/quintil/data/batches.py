@@ -76,5 +76,8 @@ def batch_sizes(samples: int, batch_size: int, least: int = 2) -> list[int]:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged.
+
+    Of one channel as well, whose memory is the same either way: a layer tells the layout of its output by the strides.
+    """
+    return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
