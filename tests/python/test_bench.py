@@ -16,6 +16,7 @@ sys.path.append(str(SCRIPTS))
 import bench_common  # noqa: E402
 import bench_draw  # noqa: E402
 import bench_growth  # noqa: E402
+import bench_ops  # noqa: E402
 import bench_step  # noqa: E402
 import bench_widths  # noqa: E402
 
@@ -123,6 +124,25 @@ def test_a_switch_is_measured_against_a_copy():
     row = bench_widths.measure_switch("resnet20_b1", 1, 1)
     assert list(row["sides"]) == ["copy", "to 4 bits", "to 2 bits", "to 8 bits"] and "0.3 M weights" in row["what"]
     assert row["sides"]["copy"]["ratio"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["vecq_weights", "vecq_search", "lenet5", "lenet5_folded"])
+def test_rows_of_vecq(name):
+    """The calls do what the rows say: 11.7 million weights, logits of 64 images."""
+    ours, other = (call() for call in bench_ops.ROWS[name].build())
+    if name.startswith("lenet5"):
+        assert ours.shape == other.shape == (64, 10) and ours.is_inference()
+        assert (ours - other).abs().mean() < 0.1 * other.abs().mean()
+    else:
+        weights = [p for p in bench_ops.preact_resnet18(1000).parameters() if p.dim() > 1]
+        assert 11e6 < sum(p.numel() for p in weights) < 12e6 and len(ours) == len(other) == len(weights)
+
+
+def test_limits_of_ratio_and_time():
+    row = bench_ops.Row(lambda: None, "", 1, limit=2.0, longest_ms=10.0)
+    for ratio, ms, found in ((2.0, 10.0, False), (2.1, 1.0, True), (0.5, 11.0, True)):
+        assert bench_ops.missed(row, {"ratio": ratio, "quintil_ms": ms}) == found
+    assert not bench_ops.missed(bench_ops.Row(lambda: None, "", 1), {"ratio": 99.0, "quintil_ms": 99.0})
 
 
 def test_memory_of_a_step():

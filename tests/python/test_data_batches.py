@@ -90,6 +90,12 @@ def test_photographs(photos):
     assert len(PhotoBatches(photos, 2, size=16, limit=1).sample(3, drawn(1))) == 1
 
 
+def test_one_channel_has_the_strides_of_channels_last(digits):
+    batches = TensorBatches(digits, 4, shape=(1, 8, 8))
+    for x in (next(batches.train(drawn(1)))[0], next(batches.test())[0], batches.sample(4, drawn(1))[0][0]):
+        assert x.shape[1:] == (1, 8, 8) and x.stride() == (64, 1, 8, 1)
+
+
 def test_windows():
     assert centre_window(256, 256, 224) == (16, 16, 224, 224)
     assert centre_window(512, 768, 224) == (32, 160, 448, 448)
@@ -112,6 +118,8 @@ def test_refused(photos, tmp_path, digits):
         PhotoBatches(photos, 0)
     with pytest.raises(ValueError, match="TensorBatches: expected batch_size of at least 1, got 0"):
         TensorBatches(digits, 0)
+    with pytest.raises(ValueError, match="TensorBatches: expected limit of at least 0, got -1"):
+        TensorBatches(digits, 4, limit=-1)
     (photos / "val" / "bee").rename(photos / "val" / "wasp")
     with pytest.raises(ValueError, match=re.escape("expected equal classes in train/ and val/, got 'bee' in one")):
         PhotoBatches(photos, 4)

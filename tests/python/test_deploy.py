@@ -10,11 +10,11 @@ import quintil
 import torch
 import torch.nn.functional as F
 from conftest import assert_same
-from quintil import HDQT, DoubleRounding
-from quintil.models import PreActResNet
+from quintil import HDQT, DoubleRounding, VecQ
+from quintil.models import PreActResNet, lenet5
 from quintil.models.preact import PreActBlock
-from quintil.nn import deploy, get_bits
-from quintil.nn.integer import IntegerConv2d, IntegerLinear, ToCodes
+from quintil.nn import VecQConv2d, deploy, get_bits
+from quintil.nn.integer import HalfIntegerConv2d, HalfIntegerLinear, IntegerConv2d, IntegerLinear, ToCodes
 from small_nets import Net, images, trained
 from torch import nn
 
@@ -108,8 +108,109 @@ def test_scripted_exported_and_stored():
         assert_same(copy.deepcopy(program)(x), want)
 
 
+# VecQ -------------------------------------------------------------------------------------------------------------
+
+
+def vecq_net(scheme: VecQ, model: nn.Module | None = None, x: torch.Tensor | None = None) -> nn.Module:
+    """In evaluation mode, with BatchNorms that do something."""
+    model = Net() if model is None else model
+    x = images(8) if x is None else x
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine:
+            nn.init.normal_(module.weight)  # of both signs
+            nn.init.normal_(module.bias)
+    quintil.quantize_(model, scheme)
+    with torch.no_grad():
+        for _ in range(3):
+            model(x)
+    return model.eval()
+
+
+def called(program: torch.fx.GraphModule) -> list[type]:
+    """Classes of the modules in the order of their calls."""
+    return [type(program.get_submodule(node.target)) for node in program.graph.nodes if node.op == "call_module"]
+
+
+@pytest.mark.parametrize("options", [{}, {"per_channel": True}, {"ema_debias": True, "quantize_bias": False}], ids=str)
+@pytest.mark.parametrize("bits", [(8, 8), (8, 4), (4, 8), (7, 7), (1, 2)], ids=str)
+def test_half_integers_equal_the_model(bits, options):
+    x = images(6)
+    model = vecq_net(VecQ(*bits, **options))
+    program = deploy(model, x[:2])
+    with torch.no_grad():
+        close(program(x), model(x))
+        close(program(x[:1]), model(x[:1]))
+    layers = [module for module in program.modules() if isinstance(module, (HalfIntegerConv2d, HalfIntegerLinear))]
+    assert sorted(module.relu for module in layers) == [False, False, True, True, True]
+    assert set(called(program)) == {HalfIntegerConv2d, HalfIntegerLinear}
+
+
+def test_without_a_batch_norm_the_bits_are_the_models():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 5))
+    x = images()
+    vecq_net(VecQ(8, 8), model, x)
+    program = deploy(model, x)
+    assert called(program) == [HalfIntegerConv2d, nn.Flatten, HalfIntegerLinear]
+    with torch.no_grad():
+        assert_same(program(x), model(x))
+
+
+def test_lenet_5_is_joined():
+    x = torch.randn(4, 1, 28, 28)
+    model = vecq_net(VecQ(8, 8), lenet5(), x)
+    program = deploy(model, x)
+    kinds = [
+        HalfIntegerConv2d,
+        nn.MaxPool2d,
+        HalfIntegerConv2d,
+        nn.MaxPool2d,
+        nn.Flatten,
+        HalfIntegerLinear,
+        HalfIntegerLinear,
+    ]
+    assert called(program) == kinds
+    with torch.no_grad():
+        close(program(x), model(x))
+
+
+def test_half_integers_with_other_readers_and_without_integers():
+    x = images()
+    for scheme in (VecQ(4, 8), VecQ(4), VecQ(4, 8, levels="ul2q"), VecQ(4, 8, activation_place="output")):
+        model = vecq_net(scheme, Branches(), x)
+        program = deploy(model, x)
+        joined = [m for m in program.modules() if isinstance(m, HalfIntegerConv2d)]
+        assert len(joined) == (3 if scheme == VecQ(4, 8) else 0)
+        assert not any(module.relu for module in joined)
+        with torch.no_grad():
+            close(program(x), model(x))
+    grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    x = torch.randn(3, 4, 6, 6)
+    program = deploy(vecq_net(VecQ(4, 8), grouped, x), x)
+    assert sum(isinstance(m, VecQConv2d) for m in program.modules()) == 1
+    with torch.no_grad():
+        close(program(x), grouped(x))
+
+
+def test_half_integers_scripted_exported_and_stored():
+    x = images()
+    program = deploy(vecq_net(VecQ(8, 8)), x)
+    with torch.no_grad():
+        want = program(x)
+        stored = io.BytesIO()
+        torch.jit.save(torch.jit.script(program), stored)
+        stored.seek(0)
+        assert_same(torch.jit.load(stored)(x), want)
+        assert_same(torch.export.export(program, (x,)).module()(x), want)
+        assert_same(copy.deepcopy(program)(x), want)
+
+
+def test_half_integers_need_averages():
+    with pytest.raises(RuntimeError, match="expected a training forward or calibrate"):
+        deploy(quintil.quantize_(Net(), VecQ(4, 8)).eval(), images())
+
+
 def test_refusals():
-    with pytest.raises(ValueError, match="deploy: expected model to hold layers of Double Rounding, got none"):
+    with pytest.raises(ValueError, match="deploy: expected model to hold layers of Double Rounding or VecQ, got none"):
         deploy(quintil.quantize_(Net(), HDQT()), images())
 
     class Forks(Net):

@@ -148,6 +148,48 @@ def test_weight_steps_start_from_the_spread():
     assert same_bits(narrow.weight_quantizers["8"].step, narrow.weight.detach().flatten().abs() / 128)
 
 
+def rounding_errors(rows: torch.Tensor, steps: torch.Tensor, bits: int) -> torch.Tensor:
+    """Squared errors of rows [C, K] on the grid of steps [C, S] in float64: [C, S]."""
+    rows, steps = rows.double()[:, None], steps.double()[..., None]
+    codes = (rows / steps).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return (codes * steps - rows).square().sum(-1)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_weight_steps_start_from_vecq(per_channel, bits):
+    """Close to the best grid by brute force, whatever the shape of the numbers."""
+    for draw in (torch.distributions.Laplace(0.0, 1.0), torch.distributions.Normal(0.0, 1.0)):
+        weight = draw.sample((3, 4000)) * torch.tensor([[0.1], [1.0], [7.0]] if per_channel else [[0.1]] * 3)
+        steps = {}
+        for init in ("lsq", "vecq"):
+            layer = linear(DoubleRounding(bits=(bits,), per_channel=per_channel, weight_init=init), 4000, 3)
+            with torch.no_grad():
+                layer.weight.copy_(weight)
+            layer(torch.rand(2, 4000))
+            steps[init] = layer.weight_quantizers[str(bits)].step.detach()
+        rows = weight if per_channel else weight.reshape(1, -1)
+        candidates = rows.std(1, keepdim=True).double() * torch.logspace(-2.5, 0.5, 400, dtype=torch.float64)
+        best = rounding_errors(rows, candidates, bits).amin(1)
+        error = {init: rounding_errors(rows, step.reshape(-1, 1), bits)[:, 0] for init, step in steps.items()}
+        assert bool((error["vecq"] < 1.1 * best).all()) and bool((error["vecq"] < 1.01 * error["lsq"]).all())
+
+
+def test_vecq_starts_without_spread():
+    """Equal numbers lie on the outermost levels; the first step of one bit is LSQ's; zeros have the smallest step."""
+    layer = linear(DoubleRounding(bits=(4, 1), per_channel=False, shared_step=False, weight_init="vecq"))
+    with torch.no_grad():
+        layer.weight.fill_(0.3)
+    started(layer, torch.rand(9, 20))
+    assert layer.weight_quantizers["4"].step.item() == pytest.approx(0.3 / 7.5, rel=1e-5)
+    assert layer.weight_quantizers["1"].step.item() == pytest.approx(2 * 0.3, rel=1e-5)
+    layer = linear(DoubleRounding(weight_init="vecq"))
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert_same(layer(torch.rand(9, 20)), layer.bias.expand(9, 7))
+    assert bool((layer.weight_quantizers["8"].step == torch.tensor(1e-8)).all())
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_input_steps_start_from_percentiles(signed):
     """D12: values of rank round(.999 n) from below and above."""

@@ -26,6 +26,7 @@ DEFAULTS = dict(
     ste="identity",
     conv_backward="per_sample",
     tile_order="khwc",
+    weight_quantizer="absmax",
 )
 EVERY_OTHER = dict(
     bits=5,
@@ -124,6 +125,12 @@ REFUSED = [
     (dict(conv_backward="image"), ValueError,
      "HDQT: expected conv_backward to be one of 'per_sample', 'batch', got 'image'"),
     (dict(tile_order="hwc"), ValueError, "HDQT: expected tile_order to be one of 'khwc', 'chw', got 'hwc'"),
+    (dict(weight_quantizer="lsq"), ValueError,
+     "HDQT: expected weight_quantizer to be one of 'absmax', 'vecq', got 'lsq'"),
+    (dict(weight_quantizer="vecq", stochastic=("fw", "b1g")), ValueError,
+     "HDQT: expected stochastic without 'fw' with weight_quantizer='vecq', got ('fw', 'b1g')"),
+    (dict(weight_quantizer="vecq", ste="clip"), ValueError,
+     "HDQT: expected ste 'identity' or 'raw' with weight_quantizer='vecq', got 'clip'"),
 ]  # fmt: skip
 
 
@@ -135,7 +142,7 @@ def test_refused(fields, error, message):
 
 
 def test_dictionaries():
-    for scheme in (HDQT(), HDQT(**EVERY_OTHER), HDQT.paper()):
+    for scheme in (HDQT(), HDQT(**EVERY_OTHER), HDQT.paper(), HDQT(weight_quantizer="vecq")):
         written = json.loads(json.dumps(scheme.to_dict()))
         assert written["scheme"] == "hdqt"
         assert Scheme.from_dict(written) == HDQT.from_dict(written) == scheme

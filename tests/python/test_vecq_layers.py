@@ -381,7 +381,11 @@ def test_schemes():
         (dict(grad_ratio=-0.1), ValueError, r"grad_ratio in \[0, 1\], got -0.1"),
         (dict(grad_ratio=0.1), ValueError, "grad_ratio 0 with grad_mode 'ste', got 0.1"),
         (dict(drive="x"), ValueError, "drive to be one of 'projection', 'norm', 'none', got 'x'"),
-        (dict(activation_place="x"), ValueError, "activation_place to be one of 'input', 'output', got 'x'"),
+        (
+            dict(activation_place="x"),
+            ValueError,
+            "activation_place to be one of 'input', 'output', 'before_activation', got 'x'",
+        ),
         (dict(group_size=-1), ValueError, "group_size >= 0, got -1"),
         (dict(per_channel=1), TypeError, "per_channel to be a bool, got 1"),
     ):

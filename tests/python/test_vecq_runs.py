@@ -87,6 +87,17 @@ def test_a_stage_starts_from_the_values_of_the_one_before(stages, tmp_path):
     assert not torch.equal(after["0.weight"], lenet5(generator=torch.Generator().manual_seed(0))[0].weight)
 
 
+def test_other_levels_and_places(stages, tmp_path):
+    options = ["--levels", "ul2q", "--activation_place", "before_activation", "--activation_bits", "8"]
+    folder = train(tmp_path, "--start", str(stages[0]), "--stage", "post", *options)
+    model = quintil.load_quantized(lenet5(), folder / "model.safetensors")
+    assert model[0].scheme.levels == "ul2q" and not model[0].integers
+    used = [name for name, m in model.named_modules() if isinstance(m, ActivationQuantizer) and m.bits]
+    assert used == [f"{place}.input_quantizer" for place in (2, 6, 11)]
+    batches = make_batches(run_of(OPTIONS.split()))
+    assert summary(folder)["accuracy"] == {"4a8": vecq_run.evaluate(model, batches.test())}
+
+
 class Killed(Exception):
     pass
 

@@ -81,6 +81,14 @@ def test_a_stage_starts_from_the_values_of_the_one_before(stages, tmp_path):
         assert quintil.set_bits(model.eval(), 2)(torch.rand(2, 1, 8, 8)).isfinite().all()
 
 
+@pytest.mark.parametrize("method", ["double_rounding", "lsq"])
+def test_where_weight_steps_start(method):
+    options = [*OPTIONS.split(), "--method", method, "--bits", "4"]
+    given = (options, [*options, "--weight_init", "vecq"])
+    runs = [train_widths.run_from(train_widths.parsed(each), 0) for each in given]
+    assert [run.scheme.weight_init for run in runs] == ["lsq", "vecq"] and runs[0].scheme.bits == (4,)
+
+
 class Killed(Exception):
     pass
 

@@ -14,9 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-# [VecQ V14] Steps of the normal distribution as the uL2Q code has them, 1..8 bits; beyond, six deviations are divided.
-_UL2Q_STEPS = (1.5950161625, 0.9952900854, 0.5872211504, 0.3358904980, 0.1894424409, 0.1057087704, 0.0570827360,
-               0.0304821810)  # fmt: skip
+from quintil.nn.ul2q import normal_step
+
 _EPSILON = 1e-7
 _LOOKUPS = 2**18  # thresholds looked up for one round over a grid of candidates, which bounds time and memory
 _ROUNDS = 24  # halvings of the search: 1e-7 of the range
@@ -85,8 +84,7 @@ def lsq_levels(numbers: Numbers, bits: int) -> Tensor:
 
 def ul2q_levels(numbers: Numbers, bits: int) -> Tensor:
     """mean + lambda_k * deviation * half-integers: a table made for the normal distribution, unfitted [VecQ V14]."""
-    factor = _UL2Q_STEPS[bits - 1] if bits <= len(_UL2Q_STEPS) else 6 / (2**bits - 1)
-    step = factor * numbers.x.std(correction=0) + _EPSILON
+    step = normal_step(bits) * numbers.x.std(correction=0) + _EPSILON
     return numbers.x.mean() + step * (torch.arange(2**bits, dtype=torch.float64) - (2**bits - 1) / 2)
 
 

@@ -63,6 +63,9 @@ class SwitchConfig:
                 raise ValueError(
                     f"SwitchConfig: expected {name} to be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
                 )
+        for name in ("lr", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:  # also refuses NaN
+                raise ValueError(f"SwitchConfig: expected {name} >= 0 and finite, got {getattr(self, name)}")
         if self.epochs < 1:
             raise ValueError(f"SwitchConfig: expected epochs of at least 1, got {self.epochs}")
         if self.extra_step and self.update != "joint":

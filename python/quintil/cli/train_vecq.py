@@ -29,6 +29,7 @@ from pathlib import Path
 
 from quintil.bits import SwitchConfig
 from quintil.schemes import VecQ
+from quintil.schemes.vecq import ACTIVATION_PLACES
 
 from . import stage_command
 from .stage_command import FOLDER_FIELDS, add_folder_options
@@ -61,8 +62,9 @@ def parser() -> argparse.ArgumentParser:
 def _add_scheme_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weight_bits", type=int, default=4, help="1 to 16 (default: 4)")
     group.add_argument("--activation_bits", type=int, help="1 to 16 (default: float32)")
-    group.add_argument("--activation_place", default="input", choices=("input", "output"), help="default: input")
+    group.add_argument("--activation_place", default="input", choices=ACTIVATION_PLACES, help="default: input")
     group.add_argument("--lambda_mode", default="table", choices=("table", "search"), help="default: table")
+    group.add_argument("--levels", default="vecq", choices=("vecq", "ul2q"), help="default: vecq")
     group.add_argument("--per_channel", action="store_true", help="a length per output, not per weight")
     group.add_argument("--float_bias", action="store_true", help="leave biases in float32")
     group.add_argument("--ema_debias", action="store_true", help="correct running averages for their start at 1")
@@ -71,7 +73,7 @@ def _add_scheme_options(group: argparse._ArgumentGroup) -> None:
 def run_from(args: argparse.Namespace, seed: int) -> VecQRun:
     """The run of one seed that the options describe; ValueError for values that do not fit together."""
     post = args.stage == "post"
-    names = ("weight_bits", "activation_bits", "activation_place", "lambda_mode", "per_channel")
+    names = ("weight_bits", "activation_bits", "activation_place", "lambda_mode", "levels", "per_channel")
     scheme = VecQ(
         **{name: getattr(args, name) for name in names},
         quantize_bias=not args.float_bias,

@@ -82,6 +82,7 @@ def _add_method_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--paper", action="store_true", help="gradients and steps as in the authors' code")
     group.add_argument("--activation_offset", action="store_true", help="a learned offset per input (MobileNetV2)")
     group.add_argument("--per_tensor", action="store_true", help="one weight step per layer, not per channel")
+    group.add_argument("--weight_init", default="lsq", choices=("lsq", "vecq"), help="where steps start (default: lsq)")
 
 
 def _add_training_options(group: argparse._ArgumentGroup) -> None:
@@ -101,7 +102,8 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
 def run_from(args: argparse.Namespace, seed: int) -> WidthRun:
     """The run of one seed that the options describe; ValueError for values that do not fit together."""
     photos = args.dataset.startswith("photos:")
-    fields = {"activation_offset": args.activation_offset, "per_channel": not args.per_tensor}
+    fields = {"activation_offset": args.activation_offset, "per_channel": not args.per_tensor,
+              "weight_init": args.weight_init}  # fmt: skip
     scheme = dataclasses.replace(DoubleRounding.paper() if args.paper else DoubleRounding(), bits=args.bits, **fields)
     training = SwitchConfig.paper() if args.paper else SwitchConfig()
     training = dataclasses.replace(training, epochs=90 if photos else 200)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ from .vecq_config import VecQRun, make_batches, make_model
 
 
 class VecQTrainer(WidthTrainer):
-    """Trains a model of one width; its losses carry the run's label."""
+    """Trains a model of one width; its losses carry the run's label. ValueError for one that is not finite."""
 
     def __init__(self, model: nn.Module, run: VecQRun):
         super().__init__(model, run.training)
@@ -28,6 +29,10 @@ class VecQTrainer(WidthTrainer):
 
     def train_epoch(self, batches: Iterable, epoch: int, generator: torch.Generator | None = None) -> dict[str, float]:
         (loss,) = super().train_epoch(batches, epoch, generator).values()
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"train_vecq: expected a finite loss, got {loss} in epoch {epoch + 1} (a lower lr may help)"
+            )
         return {self.label: loss}
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from quintil.schemes import HDQT
+from quintil.schemes.hdqt import WEIGHT_QUANTIZERS
 
 from .method_arguments import Flag
 
@@ -33,6 +34,7 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
     group.add_argument("--accumulator_bits", "--acc_bits", "--quantAccBits", type=int, help="accumulator bits (8)")
     group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32)")
     group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
+    group.add_argument("--weight_quantizer", choices=WEIGHT_QUANTIZERS, help="what a weight's codes are (absmax)")
     flag(
         group,
         "--paper_compat",
@@ -52,7 +54,7 @@ def scheme_from(args: argparse.Namespace) -> HDQT | None:
 
     ValueError if options of a scheme are given without one; `--quant noq` ignores them, as in the authors' commands.
     """
-    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize")
+    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize", "weight_quantizer")
     changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
     quant = _QUANT_ALIASES.get(args.quant, args.quant)
     if quant == "none":

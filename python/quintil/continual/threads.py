@@ -10,7 +10,9 @@ import torch
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """`count` threads inside, None = as they are; the number before comes back."""
+    """`count` threads inside, None = as they are; the number before comes back. ValueError for less than one."""
+    if count is not None and count < 1:
+        raise ValueError(f"torch_threads: expected at least 1 thread, got {count}")
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -22,6 +22,8 @@ class TensorBatches:
     def __init__(self, dataset: Dataset, batch_size: int, *, shape: Sequence[int] | None = None, limit: int = 0):
         if batch_size < 1:
             raise ValueError(f"TensorBatches: expected batch_size of at least 1, got {batch_size}")
+        if limit < 0:
+            raise ValueError(f"TensorBatches: expected limit of at least 0, got {limit}")
         self.dataset, self.batch_size, self.limit = dataset, batch_size, limit
         self.shape = None if shape is None else tuple(shape)
         self.samples = len(dataset.y_train)
@@ -74,5 +76,8 @@ def batch_sizes(samples: int, batch_size: int, least: int = 2) -> list[int]:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    """Images in channels_last, the faster layout of convolutions on a CPU; everything else unchanged.
+
+    Of one channel as well, whose memory is the same either way: a layer tells the layout of its output by the strides.
+    """
+    return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x

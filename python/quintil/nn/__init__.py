@@ -13,6 +13,7 @@ from .script import script
 from .storage import load_quantized, save_quantized
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
 from .vecq import VecQConv1d, VecQConv2d, VecQConvTranspose2d, VecQLinear
+from .vecq_activations import VecQGELU, VecQLeakyReLU, VecQReLU, VecQReLU6, VecQSigmoid, VecQSiLU, VecQTanh
 from .vecq_recurrent import VecQGRU, VecQLSTM, VecQLSTMCell
 from .vecq_tables import VecQEmbedding, VecQEmbeddingBag
 from .widths import get_bits, set_bits
@@ -30,10 +31,17 @@ __all__ = [
     "VecQConvTranspose2d",
     "VecQEmbedding",
     "VecQEmbeddingBag",
+    "VecQGELU",
     "VecQGRU",
     "VecQLSTM",
     "VecQLSTMCell",
+    "VecQLeakyReLU",
     "VecQLinear",
+    "VecQReLU",
+    "VecQReLU6",
+    "VecQSiLU",
+    "VecQSigmoid",
+    "VecQTanh",
     "calibrate",
     "deploy",
     "dequantize_",
@@ -44,8 +52,8 @@ __all__ = [
     "load_quantized",
     "quantize_",
     "saturation",
-    "script",
     "save_quantized",
+    "script",
     "set_bits",
     "swaps",
     "transitional_",

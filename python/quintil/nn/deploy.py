@@ -1,4 +1,4 @@
-"""A model of Double Rounding as a program for inference at one width: what stands between two products joins them.
+"""A model as a program for inference at one width: what stands between two products joins them.
 
 Around an integer layer a model computes in float32: BatchNorm, ReLU, the sum with a residual, and the quantiser of
 the next layer. Each is a pass over memory. Here they become part of the layers' own passes, with the same integers up
@@ -8,6 +8,8 @@ to float32's rounding in BatchNorms:
     BatchNorm, ReLU -> quantiser   `ToCodes` with a factor and a summand per channel; unsigned codes need no ReLU
     layer, ReLU -> quantiser       the layer hands over codes
     layer + tensor, ReLU           the layer adds and rectifies
+
+Layers of VecQ take in the BatchNorm and the ReLU behind them; they hand over real numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from quintil.nn.double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
 from quintil.nn.fold import QUANTISED, LeafTracer, affine_of, fold_norms_
-from quintil.nn.integer import IntegerConv2d, IntegerLinear, ToCodes
+from quintil.nn.integer import HalfIntegerConv2d, HalfIntegerLinear, IntegerConv2d, IntegerLinear, ToCodes
+from quintil.nn.vecq import VecQConv2d, VecQLinear
 
 _RELUS = (F.relu, torch.relu, torch.relu_, F.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
@@ -33,19 +36,21 @@ _SUMS = (operator.add, operator.iadd, torch.add)
 def deploy(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """A copy of `model` for inference at the widths it has now, its layers joined; the model itself stays as it is.
 
-    model: with layers of Double Rounding whose steps have started, traceable by torch.fx, else TypeError. example: an
-    input, any batch size, from which the shapes are taken. Layers that cannot multiply integers (groups, offsets, one
-    bit) stay as they are. ValueError for a model without layers of Double Rounding. The result is in evaluation mode,
-    has one width, and can be scripted, exported and saved as every torch.fx.GraphModule.
+    model: with linear layers and convolutions of Double Rounding or VecQ whose steps or averages have started,
+    traceable by torch.fx, else TypeError. example: an input, any batch size, from which the shapes are taken. Layers
+    that cannot multiply integers (groups, offsets, one bit of Double Rounding) stay as they are. ValueError for a model
+    without such layers. The result is in evaluation mode, has one width, and can be scripted, exported and saved as
+    every torch.fx.GraphModule.
     """
-    if not any(isinstance(module, QUANTISED) for module in model.modules()):
-        raise ValueError("deploy: expected model to hold layers of Double Rounding, got none")
+    if not any(isinstance(module, (*QUANTISED, VecQLinear, VecQConv2d)) for module in model.modules()):
+        raise ValueError("deploy: expected model to hold layers of Double Rounding or VecQ, got none")
     twin = copy.deepcopy(model)
     fold_norms_(twin)
     program = fx.GraphModule(twin, LeafTracer().trace(twin)).eval()
     with torch.no_grad():
+        twin(example)  # raises what layers say, which the line below would hide
         ShapeProp(program).propagate(example)
-        for rewrite in (_drop_identities, _use_integers, _hand_over_codes, _add_residuals):
+        for rewrite in (_drop_identities, _use_integers, _hand_over_codes, _add_residuals, _use_half_integers):
             rewrite(program)
             program.graph.eliminate_dead_code()
     program.delete_all_unused_submodules()
@@ -132,6 +137,44 @@ def _join_relu(program: fx.GraphModule, layer: IntegerLinear | IntegerConv2d, no
     if len(users) == 1 and _is_relu(program, users[0]):
         layer.relu = True
         users[0].replace_all_uses_with(node)
+
+
+def _use_half_integers(program: fx.GraphModule) -> None:
+    """Every layer of VecQ, with a BatchNorm and a ReLU that alone read it, becomes one on half-integers."""
+    for node in list(program.graph.nodes):
+        layer = _module(program, node)
+        if not isinstance(layer, (VecQLinear, VecQConv2d)) or not layer.integers:
+            continue
+        last, affine, relu = node, None, False
+        norm = _only_user(last)
+        if isinstance(_module(program, norm), _BatchNorm) and _module(program, norm).running_mean is not None:
+            last, affine = norm, affine_of(_module(program, norm))
+        if _only_user(last) is not None and _is_relu(program, _only_user(last)):
+            last, relu = _only_user(last), True
+        with program.graph.inserting_before(node):
+            joined = _half_integer_layer(layer, affine, relu)
+            replacement = _call(program, f"{node.target}_integer", joined, node.args[0])
+        replacement.meta = last.meta
+        last.replace_all_uses_with(replacement)
+
+
+def _half_integer_layer(
+    layer: nn.Module, affine: tuple[Tensor, Tensor] | None, relu: bool
+) -> HalfIntegerLinear | HalfIntegerConv2d:
+    step, length = (value.clone() for value in layer.input_quantizer.step_and_length())
+    weight, alpha, sums, bias = (value if value is None else value.clone() for value in layer.weight_codes())
+    if affine is not None:
+        gain, shift = affine
+        alpha, sums, bias = alpha * gain, sums * gain, shift if bias is None else bias * gain + shift
+    bits = layer.input_quantizer.bits, layer.weight_quantizer.bits
+    arguments = (bits[0], step, length, bits[1], weight, alpha, sums, bias, relu)
+    if isinstance(layer, VecQLinear):
+        return HalfIntegerLinear(*arguments)
+    return HalfIntegerConv2d(*arguments, geometry=layer._geometry)
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _call(program: fx.GraphModule, name: str, module: nn.Module, source: fx.Node) -> fx.Node:

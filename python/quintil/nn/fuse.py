@@ -84,7 +84,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor | No
     seed = draw_seed() if conv.scheme.stochastic and wanted else None
     y, mean, variance = _conv2d_batch_norm(
         x,
-        conv.weight,
+        conv.operand_weight(),
         norm.weight,
         norm.bias,
         residual,

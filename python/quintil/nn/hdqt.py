@@ -16,6 +16,26 @@ from quintil.schemes import HDQT
 
 _FAINT = 1e-3  # of a step: rounds to 0
 
+
+def level_weight(weight: Tensor, bits: int, range_fraction: float) -> Tensor:
+    """Numbers whose codes of `bits` bits [H1] are twice VecQ's half-integers of bits - 1 bits [VECQ V3, V6, V10].
+
+    weight: float of any shape. Returns float32, with the identity as gradient [VECQ V8]. The outermost level is always
+    taken: numbers that stop short of it (a uniform distribution's) get closer levels. [H1] takes part of the largest
+    number as the range, so those there are enlarged, for half of VecQ's length to be the step. A weight without a
+    negative number has unsigned codes instead, those nearest to the levels.
+    """
+    if weight.numel() == 0:
+        return weight
+    numbers = weight.float()
+    outermost = 2.0 ** (bits - 2) - 0.5
+    step = torch.ops.quintil.vecq_step(numbers.detach(), bits - 1)
+    step = torch.minimum(step, numbers.detach().abs().amax() / outermost)
+    values, codes, _ = torch.ops.quintil.vecq_quantize(numbers, bits - 1, step=step)
+    beyond = values.detach() * (1.0 / range_fraction - 1.0)
+    return values + torch.where((codes + 0.5).abs() == outermost, beyond, torch.zeros_like(beyond))
+
+
 _linear = torch.ops.quintil.hadamard_linear.default
 _conv2d = torch.ops.quintil.hadamard_conv2d.default
 
@@ -37,19 +57,31 @@ class _HadamardLayer(SwappedLayer):
 
     def attach(self, scheme: HDQT) -> None:
         super().attach(scheme)
+        self._level_bits = scheme.bits if scheme.weight_quantizer == "vecq" else 0
+        self._range_fraction = scheme.range_fraction
         self._script_options = tuple(self._scheme_options(training=True).values())
         # By mode, without what the op assumes anyway: binding every keyword would cost 3 us per call.
         modes = (self._scheme_options(training=False), self._scheme_options(training=True))
         self._options = tuple({k: v for k, v in mode.items() if v != self._op_defaults[k]} for mode in modes)
 
     def detach(self) -> None:
-        del self._options, self._script_options
+        del self._options, self._script_options, self._level_bits, self._range_fraction
         super().detach()
 
+    def operand_weight(self) -> Tensor:
+        """The weight as the op takes it: itself, or numbers whose codes are VecQ's."""
+        weight = self.weight
+        if self._level_bits > 0:
+            weight = level_weight(weight, self._level_bits, self._range_fraction)
+        return weight
+
     def pack(self) -> dict[str, Tensor]:
-        """Codes and step of the forward, and the element of the largest size, from which the range follows [H1]."""
+        """Codes and step of the forward, and the element of the largest size, from which the range follows [H1].
+
+        Nothing for VecQ's codes: of their values other levels would be chosen, so the float weight is kept.
+        """
         weight = self.weight.detach().float()
-        if weight.numel() == 0:
+        if weight.numel() == 0 or self._level_bits > 0:
             return {}
         codes, step = F.quantize(weight, self.scheme.bits, range_fraction=self.scheme.range_fraction)
         return {"codes": codes, "scale": step, "peak": weight.abs().max()}
@@ -91,7 +123,7 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
 
     @torch.jit.unused
     def _eager(self, input: Tensor) -> Tensor:
-        return _linear(input, self.weight, self.bias, seed=self._seed(input), **self._options[self.training])
+        return _linear(input, self.operand_weight(), self.bias, seed=self._seed(input), **self._options[self.training])
 
     def _scripted(self, input: Tensor) -> Tensor:
         (bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
@@ -100,7 +132,7 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
         return torch.ops.quintil.hadamard_linear(
-            input, self.weight, self.bias,
+            input, self.operand_weight(), self.bias,
             bits=bits, accumulator_bits=accumulator_bits, tile_size=tile_size,
             backward_accumulator_bits=backward_accumulator_bits, backward_tile_size=backward_tile_size,
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
@@ -160,7 +192,8 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
     def _eager(self, input: Tensor) -> Tensor:
         options = self._options[self.training]
         seed = self._seed(input)
-        return _conv2d(input, self.weight, self.bias, self.stride, self._pad, self.dilation, seed=seed, **options)
+        weight = self.operand_weight()
+        return _conv2d(input, weight, self.bias, self.stride, self._pad, self.dilation, seed=seed, **options)
 
     def _scripted(self, input: Tensor) -> Tensor:
         (bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
@@ -170,7 +203,7 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
         return torch.ops.quintil.hadamard_conv2d(
-            input, self.weight, self.bias, self.stride, self._pad, self.dilation,
+            input, self.operand_weight(), self.bias, self.stride, self._pad, self.dilation,
             bits=bits, accumulator_bits=accumulator_bits, tile_size=tile_size,
             backward_accumulator_bits=backward_accumulator_bits, backward_tile_size=backward_tile_size,
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from quintil.nn import half_products
 
 
 class ToCodes(nn.Module):
@@ -81,3 +85,61 @@ class IntegerConv2d(_IntegerLayer):
             codes, self.x_step, self.weight, self.weight_step, self.bias, self.stride, self.padding, self.dilation,
             residual=residual, relu=self.relu, out_scale=self.out_step, out_bits=self.out_bits,
         )  # fmt: skip
+
+
+class _HalfIntegerLayer(nn.Module):
+    """A layer of VecQ with its input's quantiser, a BatchNorm behind it and a ReLU: real numbers in and out.
+
+    x_bits, x_step, x_length: of the input's codes. weight: int8 codes of weight_bits; length, sums: of every output, as
+    `half_products.linear` takes them; bias: float or None.
+    """
+
+    def __init__(
+        self,
+        x_bits: int,
+        x_step: Tensor,
+        x_length: Tensor,
+        weight_bits: int,
+        weight: Tensor,
+        length: Tensor,
+        sums: Tensor,
+        bias: Tensor | None,
+        relu: bool,
+    ):
+        super().__init__()
+        self.x_bits, self.weight_bits, self.relu = x_bits, weight_bits, relu
+        self.register_buffer("x_step", x_step)
+        self.register_buffer("x_length", x_length)
+        self.register_buffer("weight", weight)
+        self.register_buffer("length", length)
+        self.register_buffer("sums", sums)
+        self.register_buffer("bias", bias)
+
+    def extra_repr(self) -> str:
+        return f"{list(self.weight.shape)}, bits={self.weight_bits}, x_bits={self.x_bits}, relu={self.relu}"
+
+
+class HalfIntegerLinear(_HalfIntegerLayer):
+    """float [..., K] -> [..., N]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = torch.ops.quintil.vecq_codes(x, self.x_bits, self.x_step)
+        return half_products.linear(
+            codes, self.x_length, self.weight, self.length, self.sums, self.bias, self.x_bits, self.weight_bits,
+            self.relu,
+        ).to(x.dtype)  # fmt: skip
+
+
+class HalfIntegerConv2d(_HalfIntegerLayer):
+    """float [N, C, H, W] -> [N, O, H', W']; geometry: stride, padding and dilation, rows before columns."""
+
+    def __init__(self, *arguments: Any, geometry: list[int]):
+        super().__init__(*arguments)
+        self.geometry = geometry
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = torch.ops.quintil.vecq_codes(x, self.x_bits, self.x_step)
+        return half_products.conv2d(
+            codes, self.x_length, self.weight, self.length, self.sums, self.bias, self.geometry, self.x_bits,
+            self.weight_bits, self.relu,
+        ).to(x.dtype)  # fmt: skip

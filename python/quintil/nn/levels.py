@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quintil.nn.ul2q import normal_step, quantize_around_mean
 from quintil.schemes import VecQ
 
 
 class LevelQuantizer(nn.Module):
-    """A parameter on the levels alpha * half-integer, chosen anew in every forward [VECQ V3, V5, V6].
+    """A parameter on the levels alpha * half-integer, chosen anew in every forward [VECQ V3, V5, V6], or uL2Q's [V14].
 
     A parameter that was loaded from a file lies on its levels already. Its lengths are kept in the buffer `alpha` until
     the first training forward, since choosing again would move levels that are not of a normal distribution.
@@ -27,6 +28,8 @@ class LevelQuantizer(nn.Module):
         self.lambda_mode = scheme.lambda_mode
         self.per_channel = len(sizes) == 1
         self.group_size = scheme.group_size if len(sizes) == 2 else 0
+        self.normal_step = normal_step(bits) if bits > 0 and scheme.levels == "ul2q" else 0.0
+        self.tie = scheme.tie
         self.grad_mode = scheme.grad_mode
         self.grad_ratio = scheme.grad_ratio
         self.fixed = False
@@ -47,14 +50,35 @@ class LevelQuantizer(nn.Module):
             return torch.ops.quintil.vecq_quantize(
                 weight, self.bits, step=self.alpha, alpha=self.alpha, grad_mode=self.grad_mode
             )[0]
+        if self.normal_step > 0:
+            return self.around_mean(weight)[0]
         return torch.ops.quintil.vecq_quantize(
             weight, self.bits, step=self.step(weight), drive=self.drive, grad_mode=self.grad_mode,
             grad_ratio=self.grad_ratio if self.training else 0.0,
         )[0]  # fmt: skip
 
+    def around_mean(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values, codes, lengths and means of uL2Q."""
+        ratio = self.grad_ratio if self.training else 0.0
+        return quantize_around_mean(
+            weight,
+            self.bits,
+            self.normal_step,
+            self.alpha.size(),
+            self.sigma == "unbiased",
+            self.tie,
+            self.grad_mode,
+            ratio,
+        )
+
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """int8 or int16 codes and float32 lengths; (codes + 1/2) * lengths is `forward` in evaluation."""
+        """int8 or int16 codes and float32 lengths; (codes + 1/2) * lengths is `forward` in evaluation.
+
+        Of uL2Q's levels it is `forward` without the means.
+        """
         weight = weight.detach()
+        if self.normal_step > 0:
+            return self.around_mean(weight)[1:3]
         if self.fixed:
             return torch.ops.quintil.vecq_codes(weight, self.bits, self.alpha), self.alpha
         _, codes, alpha = torch.ops.quintil.vecq_quantize(weight, self.bits, step=self.step(weight), drive=self.drive)
@@ -62,8 +86,8 @@ class LevelQuantizer(nn.Module):
 
     @torch.jit.unused
     def pack(self, weight: Tensor) -> dict[str, Tensor]:
-        """Codes and lengths for a quantised file; nothing where the parameter is no codes of up to 8 bits."""
-        if not 0 < self.bits <= 8:
+        """Codes and lengths for a quantised file; nothing beyond 8 bits and for uL2Q's levels."""
+        if not 0 < self.bits <= 8 or self.normal_step > 0:
             return {}
         codes, alpha = self.codes(weight)
         return {"codes": codes.contiguous(), "scale": alpha}
@@ -100,7 +124,8 @@ class LevelQuantizer(nn.Module):
 class ActivationQuantizer(nn.Module):
     """Activations on half-integer levels: those of the batch in training, of running averages later [VECQ V11, V12].
 
-    The buffer `averages` holds step, length, and what is left of their start at 1. bits: 0 passes activations on.
+    The buffer `averages` holds step, length, and what is left of their start at 1; a batch with a NaN or Inf does not
+    move it, nor does an empty one. bits: 0 passes activations on.
     """
 
     def __init__(self, bits: int, scheme: VecQ, device: torch.device):
@@ -121,7 +146,7 @@ class ActivationQuantizer(nn.Module):
         y, averages = torch.ops.quintil.vecq_activation(
             x, self.bits, self.averages, training=True, momentum=self.momentum, drive=self.drive, sigma=self.sigma
         )
-        self.averages.copy_(averages)
+        self.averages.copy_(torch.where(averages.isfinite().all(), averages, self.averages))
         return y
 
     def step_and_length(self) -> tuple[Tensor, Tensor]:
@@ -144,7 +169,7 @@ class ActivationQuantizer(nn.Module):
         return "VecQ: expected a training forward or calibrate() before evaluation, got averages that have not started"
 
     def codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes and the length; (codes + 1/2) * length is `forward` in evaluation."""
+        """Codes and the length; (codes + 1/2) * length is `forward` in evaluation, but for NaN, which has code 0."""
         step, length = self.step_and_length()
         return torch.ops.quintil.vecq_codes(x, self.bits, step), length
 
@@ -177,8 +202,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     """Start the running averages of VecQ's activations from data, without training; returns `model` in evaluation mode.
 
     batches: what a DataLoader gives; of a tuple or list the first element is the model's input.
-    Raises ValueError for a model without quantised activations or where there is no batch.
+    Raises TypeError if `model` is no nn.Module, ValueError for one without quantised activations, and where the batches
+    start no averages: there is none, or none with numbers, all of them finite.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"calibrate: expected model to be an nn.Module, got {type(model).__name__}")
     quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer) and m.bits > 0]
     if not quantizers:
         raise ValueError(
@@ -196,4 +224,6 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         model.eval()
     if count == 0:
         raise ValueError("calibrate: expected batches to hold a batch, got none")
+    if all(bool(quantizer.averages[2] == 1.0) for quantizer in quantizers):
+        raise ValueError("calibrate: expected batches to hold finite numbers, got none that start the averages")
     return model

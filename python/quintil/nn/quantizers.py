@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from quintil.functional import vecq_quantize, vecq_step
 from quintil.schemes import DoubleRounding
 
 SMALLEST_STEP = 1e-8
@@ -71,6 +72,7 @@ class WeightQuantizer(StepQuantizer):
 
     def __init__(self, bits: int, channels: int | None, scheme: DoubleRounding, device: torch.device):
         super().__init__(bits, () if channels is None else (channels,), device)
+        self.init = scheme.weight_init
         self.rounding = scheme.rounding
         self.chain_pow2 = scheme.chain_pow2
         self.weight_source = scheme.weight_source
@@ -80,7 +82,14 @@ class WeightQuantizer(StepQuantizer):
 
     @torch.jit.unused
     def start(self, x: Tensor) -> None:
-        """[DR D9] Three standard deviations around the mean of each channel, or twice the mean size over sqrt(Qp)."""
+        """[DR D9] Three standard deviations around the mean of each channel, or twice the mean size over sqrt(Qp).
+
+        From VecQ the length, which is also right for equal numbers, where the step of its levels is next to nothing.
+        """
+        if self.init == "vecq":
+            levels = vecq_step(x, self.bits, per_channel=self.step.dim() == 1, lambda_mode="search")
+            self.step.copy_(vecq_quantize(x, self.bits, step=levels)[2])
+            return
         if self.step.dim() == 0:
             top = max(1, 2 ** (self.bits - 1) - 1)
             self.step.copy_(2.0 * x.abs().mean() / math.sqrt(top))

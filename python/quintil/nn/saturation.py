@@ -44,7 +44,7 @@ def _record(found: dict[str, dict[str, float]], name: str, layer: nn.Module, arg
     if x.numel() == 0:
         return
     codes, _ = F.quantize(x, scheme.bits, range_fraction=scheme.range_fraction)
-    weight, _ = F.quantize(layer.weight.detach().float(), scheme.bits, range_fraction=scheme.range_fraction)
+    weight, _ = F.quantize(layer.operand_weight().detach().float(), scheme.bits, range_fraction=scheme.range_fraction)
     beyond = x.abs() > scheme.range_fraction * x.abs().max()
     rows, columns = _operands(layer, codes, weight)
     rows = rows[:: -(-rows.size(0) // _MOST_ROWS)]

@@ -2,10 +2,12 @@
 
 In training, and wherever gradients are enabled, the forward is the float32 product of values on levels. In evaluation
 mode under `torch.no_grad`, linear layers and convolutions with quantised inputs multiply codes (`half_products.py`).
+There a NaN of the input counts as code 0, the level above 0; `quintil.set_checked` refuses it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quintil.nn.geometry import even_padding
-from quintil.nn.half_products import conv2d, extended, linear
+from quintil.nn.half_products import conv2d, linear
 from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import VecQ
@@ -21,17 +23,23 @@ from quintil.schemes import VecQ
 _DEEPEST_SUM = 33_025  # products of odd 8-bit codes that surely fit int32
 
 
+def elements_per_row(weight: Tensor) -> int:
+    """Elements of weight[0], which need not exist."""
+    return math.prod(weight.shape[1:])
+
+
 def level_sizes(weight: Tensor, scheme: VecQ) -> tuple[int, ...]:
     """Sizes of a weight's lengths."""
     if scheme.group_size:
-        return weight.size(0), weight[0].numel() // scheme.group_size
+        return weight.size(0), elements_per_row(weight) // scheme.group_size
     return (weight.size(0),) if scheme.per_channel else ()
 
 
 def uneven_groups(weight: Tensor, scheme: VecQ) -> str | None:
     """Why a weight cannot be cut into groups, or None."""
-    if scheme.group_size and weight[0].numel() % scheme.group_size:
-        return f"group_size={scheme.group_size}, which does not divide the {weight[0].numel()} elements of weight[0]"
+    elements = elements_per_row(weight)
+    if scheme.group_size and elements % scheme.group_size:
+        return f"group_size={scheme.group_size}, which does not divide the {elements} elements of weight[0]"
     return None
 
 
@@ -41,7 +49,7 @@ class VecQLayer(SwappedLayer):
     def attach(self, scheme: VecQ) -> None:
         super().attach(scheme)
         device, bits = self.weight.device, scheme.activation_bits or 0
-        inputs, outputs = (bits, 0) if scheme.activation_place == "input" else (0, bits)
+        inputs, outputs = (bits if scheme.activation_place == place else 0 for place in ("input", "output"))
         self.weight_quantizer = LevelQuantizer(scheme.weight_bits, scheme, level_sizes(self.weight, scheme), device)
         self.bias_quantizer = LevelQuantizer(scheme.weight_bits if scheme.quantize_bias else 0, scheme, (), device)
         self.input_quantizer = ActivationQuantizer(inputs, scheme, device)
@@ -67,9 +75,9 @@ class VecQLayer(SwappedLayer):
     def has_integers(self, scheme: VecQ) -> bool:
         """Whether evaluation multiplies codes: of bytes, with one length per output, in sums that fit int32."""
         bits = scheme.activation_bits if scheme.activation_place == "input" else None
-        if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.group_size:
+        if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.group_size or scheme.levels == "ul2q":
             return False
-        return self.weight.dim() > 1 and self.weight[0].numel() <= _DEEPEST_SUM
+        return self.weight.numel() > 0 and elements_per_row(self.weight) <= _DEEPEST_SUM
 
     def train(self, mode: bool = True) -> nn.Module:
         self._kept.clear()
@@ -81,7 +89,7 @@ class VecQLayer(SwappedLayer):
         return self.integers and not learning
 
     def levels(self) -> tuple[Tensor, Tensor]:
-        """The weight as half-integers and their lengths, float32 [VECQ V1]."""
+        """The weight as half-integers and their lengths, float32 [VECQ V1]; of uL2Q's levels less the means."""
         codes, alpha = self.weight_quantizer.codes(self.weight)
         return codes.float() + 0.5, alpha
 
@@ -95,10 +103,10 @@ class VecQLayer(SwappedLayer):
         return bias
 
     def weight_codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Codes as the products take them, their lengths, the sums of the levels of every output, and the bias."""
+        """Codes, their lengths, the sums of the levels of every output, and the bias."""
         codes, alpha = self.weight_quantizer.codes(self.weight)
         sums = (codes.flatten(1).sum(1, dtype=torch.int32) + 0.5 * codes[0].numel()) * alpha
-        return extended(codes, self.weight_quantizer.bits), alpha, sums, self.quantized_bias()
+        return codes, alpha, sums, self.quantized_bias()
 
     def kept_weight_codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """`weight_codes`, made again only where something changed; TorchScript makes them in every call."""
@@ -139,7 +147,8 @@ class VecQLinear(VecQLayer, nn.Linear):
         if self.uses_integers():
             codes, length = self.input_quantizer.codes(input)
             weight, alpha, sums, bias = self.kept_weight_codes()
-            return linear(codes, length, weight, alpha, sums, bias, self.input_quantizer.bits).to(input.dtype)
+            bits = self.input_quantizer.bits, self.weight_quantizer.bits
+            return linear(codes, length, weight, alpha, sums, bias, bits[0], bits[1]).to(input.dtype)
         output = F.linear(self.input_quantizer(input), self.quantized_weight(), self.quantized_bias())
         return self.output_quantizer(output)
 
@@ -177,7 +186,8 @@ class _VecQConv(VecQLayer):
         codes, length = self.input_quantizer.codes(image)
         weight, alpha, sums, bias = self.kept_weight_codes()
         weight = weight.unsqueeze(2) if flat else weight
-        output = conv2d(codes, length, weight, alpha, sums, bias, self._geometry, self.input_quantizer.bits)
+        bits = self.input_quantizer.bits, self.weight_quantizer.bits
+        output = conv2d(codes, length, weight, alpha, sums, bias, self._geometry, bits[0], bits[1])
         output = output.squeeze(2) if flat else output
         output = output.squeeze(0) if single else output
         return output.to(input.dtype)

@@ -7,6 +7,7 @@ padding row keeps its numbers, as padding of an image keeps its zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,7 @@ class VecQTable(SwappedLayer):
     def uses_codes(self) -> bool:
         """Whether the next forward looks rows up among codes."""
         learning = self.training or self.output_quantizer.training or torch.is_grad_enabled()
-        return not learning and not torch.compiler.is_compiling()
+        return self.scheme.levels == "vecq" and not learning and not torch.compiler.is_compiling()
 
     def stored_codes(self) -> tuple[Tensor, Tensor]:
         """The codes, two to a byte up to 4 bits, and their lengths, [num_embeddings, 1 or more] or 0-dim."""
@@ -74,10 +75,20 @@ class VecQTable(SwappedLayer):
             codes = torch.ops.quintil.pack_int4(codes)
         return codes, alpha
 
+    def looked_up(self, indices: Tensor, table: Tensor, **options: Any) -> Tensor:
+        """torch's embedding, with an error that names the range."""
+        try:
+            return F.embedding(indices, table, **options)
+        except IndexError as error:
+            wrong = indices[(indices < 0) | (indices >= self.num_embeddings)]
+            raise IndexError(
+                f"{type(self).__name__}: expected indices in 0..{self.num_embeddings - 1}, got {int(wrong[0])}"
+            ) from error
+
     def rows(self, indices: Tensor) -> Tensor:
         """Rows of `quantized_weight`, [..., embedding_dim], from the codes."""
         codes, alpha = self._kept.get([self.weight, self.weight_quantizer.alpha], self.stored_codes)
-        found = F.embedding(indices, codes)
+        found = self.looked_up(indices, codes)
         if self.weight_quantizer.bits <= _NIBBLE_BITS:
             found = torch.ops.quintil.unpack_int4(found, self.embedding_dim)
         lengths = alpha if alpha.dim() == 0 else F.embedding(indices, alpha.reshape(alpha.size(0), -1))
@@ -113,8 +124,8 @@ class VecQEmbedding(VecQTable, nn.Embedding):
         if self.uses_codes():
             return self.output_quantizer(self.rows(input))
         table = self.quantized_weight()
-        output = F.embedding(input, table, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq)
-        return self.output_quantizer(output)
+        options = {"padding_idx": self.padding_idx, "scale_grad_by_freq": self.scale_grad_by_freq}
+        return self.output_quantizer(self.looked_up(input, table, **options))
 
 
 @swaps(VecQ, nn.EmbeddingBag)

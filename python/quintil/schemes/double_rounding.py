@@ -25,6 +25,8 @@ class DoubleRounding(Scheme):
     switch_norm: every BatchNorm has parameters and statistics per width [D19].
     skip_ends: the first and the last layer stay in float32.
     activation_signed: inputs have codes -2^(b-1)..2^(b-1)-1 instead of 0..2^b-1 [D10].
+    weight_init: where a weight's step starts: 'lsq', at the rule of LSQ+ per channel and of LSQ per tensor [D9], or
+        'vecq', at the length of VecQ's levels for that weight, with the best direction [VECQ V6, V7].
     activation_init: where an input's step starts: 'percentile' of the values, or 'lsq', from their mean size [D12].
         Inputs with an offset start from their extremes.
     weight_source: 'stored', or 'float': a lower width is rounded once, from the float weight, which must be kept.
@@ -50,6 +52,7 @@ class DoubleRounding(Scheme):
     skip_ends: bool = True
     activation_signed: bool = False
     activation_init: str = "percentile"
+    weight_init: str = "lsq"
     weight_source: str = "stored"
     shared_step: bool = True
     transitional_norm: bool = False
@@ -64,6 +67,7 @@ class DoubleRounding(Scheme):
             self._check_bool(field)
         self._check_choice("rounding", ROUNDINGS)
         self._check_choice("activation_init", ("percentile", "lsq"))
+        self._check_choice("weight_init", ("lsq", "vecq"))
         self._check_choice("weight_source", ("stored", "float"))
         self._check_choice("mask_on", ("scaled", "rounded"))
         self._check_choice("scale_residual", ("double", "single"))

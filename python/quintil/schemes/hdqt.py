@@ -9,6 +9,7 @@ from .base import Scheme
 
 SITES = ("fw", "fa", "b1w", "b1g", "b2a", "b2g")
 FORWARD_SITES = ("fw", "fa")
+WEIGHT_QUANTIZERS = ("absmax", "vecq")
 ACCUMULATOR_PRESETS = ("uniform", "iclr2023", "response", "collas2024", "head")
 
 _UNLIMITED = 32  # accumulator bits from which nothing is clamped
@@ -39,6 +40,10 @@ class HDQT(Scheme):
         |x| exceeds the largest code in unscaled units, as published).
     conv_backward: 'per_sample' (steps, transforms and limits per image [H12]) or 'batch'.
     tile_order: which products of a convolution share a tile: 'khwc' (taps, then channels) or 'chw' (as published).
+    weight_quantizer: what a weight's codes are: 'absmax', multiples of a step up to the range [H1], or 'vecq', twice
+        VecQ's half-integers of `bits` - 1 bits, odd integers without 0, their step half of VecQ's length [VECQ V10].
+        The forward and B1 take these codes; of a bell-shaped weight they are larger, so narrow accumulators saturate
+        more often. Files keep the float weight. Not with 'fw' in stochastic, nor with ste='clip'.
 
     A wrong type raises TypeError, a value out of range ValueError, each naming the field.
     """
@@ -61,6 +66,7 @@ class HDQT(Scheme):
     ste: str = "identity"
     conv_backward: str = "per_sample"
     tile_order: str = "khwc"
+    weight_quantizer: str = "absmax"
 
     def __post_init__(self) -> None:
         self._check_int("bits", 2, 8)
@@ -81,6 +87,12 @@ class HDQT(Scheme):
         self._check_choice("ste", ("identity", "clip", "raw"))
         self._check_choice("conv_backward", ("per_sample", "batch"))
         self._check_choice("tile_order", ("khwc", "chw"))
+        self._check_choice("weight_quantizer", WEIGHT_QUANTIZERS)
+        if self.weight_quantizer == "vecq":
+            if "fw" in self.stochastic:
+                raise ValueError(self._expected("stochastic", "without 'fw' with weight_quantizer='vecq'"))
+            if self.ste == "clip":
+                raise ValueError(self._expected("ste", "'identity' or 'raw' with weight_quantizer='vecq'"))
         if self.dc_row == "separate":
             context = "(a DC row of its own is [HDQT H23])"
             raise NotImplementedError(f"{self._expected('dc_row', 'to be ' + repr('together'))} {context}")
