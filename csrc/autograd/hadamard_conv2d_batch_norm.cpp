@@ -80,10 +80,12 @@ struct HadamardConv2dBatchNorm : torch::autograd::Function<HadamardConv2dBatchNo
     ctx->saved_data["padding"] = g.padding;
     ctx->saved_data["dilation"] = g.dilation;
     ctx->mark_non_differentiable({mean, variance, sums, positive, constants, x_codes, weight_codes, scales});
+    ctx->set_materialize_grads(false);
     return {y, mean, variance, sums, positive, constants, x_codes, weight_codes, scales};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    if (!grads[0].defined()) return variable_list(7);
     const variable_list saved = ctx->get_saved_variables();
     const auto options = ctx->saved_data["options"].toIntVector();
     const auto seed = ctx->saved_data["seed"].toOptional<c10::SymInt>();

@@ -51,10 +51,12 @@ struct HadamardLinear : torch::autograd::Function<HadamardLinear> {
     ctx->saved_data["has_bias"] = bias.has_value();
     ctx->saved_data["x_size"] = x.sym_sizes();
     ctx->mark_non_differentiable({x_codes, weight_codes, scales});
+    ctx->set_materialize_grads(false);
     return {y, x_codes, weight_codes, scales};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    if (!grads[0].defined()) return variable_list(6);
     const variable_list saved = ctx->get_saved_variables();
     const auto options = ctx->saved_data["options"].toIntVector();
     const auto seed = ctx->saved_data["seed"].toOptional<c10::SymInt>();

@@ -15,6 +15,7 @@ namespace quintil::ops {
 namespace {
 
 constexpr int64_t kElementsPerTask = 1 << 15;  // about 10 us of quantising
+constexpr int64_t kElementsInCache = 4096;     // floats that stay in L1 from pass to pass
 constexpr int64_t kStrip = 128;                // columns of one strip of a column transform: it stays in L2 (P3)
 
 int64_t rows_per_task(int64_t cols) {
@@ -67,9 +68,6 @@ void quantize_any(const Quantizer& q, const T* x, int64_t rows, int64_t cols, in
   for (int64_t r = 0; r < rows; ++r) std::copy_n(codes + r * cols, cols, out + r * out_ld);
 }
 
-void transform_cols(float* x, int64_t order, int64_t cols, int64_t ld) {
-  kernels::active().fwht_f32_cols(x, order, cols, ld);
-}
 void transform_cols(int16_t* x, int64_t order, int64_t cols, int64_t ld) {
   kernels::active().fwht_s16_cols(x, order, cols, ld);
 }
@@ -93,17 +91,47 @@ void block_transform(const Blocks& blocks, T* x, int64_t rows, int64_t cols) {
 }
 
 // Unequal blocks: 1/sqrt(p) each, so that small blocks use the code range too [HDQT 2.3].
-template <class F>
-void for_each_binary_scale(const Blocks& blocks, int64_t n, F f) {
-  if (blocks.mode != BlockMode::kBinary) return;
-  for_each_block(blocks.mode, n, blocks.block,
-                 [&](int64_t first, int64_t order) { f(first, order, 1.0f / std::sqrt(static_cast<float>(order))); });
+void scale_block(float* x, int64_t rows, int64_t cols, int64_t ld, int64_t order) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(order));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) x[r * ld + c] *= scale;
+  }
 }
 
 void scale_binary_rows(const Blocks& blocks, float* x, int64_t rows, int64_t cols) {
-  for_each_binary_scale(blocks, rows, [&](int64_t first, int64_t order, float scale) {
-    for (int64_t i = first * cols; i < (first + order) * cols; ++i) x[i] *= scale;
-  });
+  if (blocks.mode != BlockMode::kBinary) return;
+  for_each_block(blocks.mode, rows, blocks.block,
+                 [&](int64_t first, int64_t order) { scale_block(x + first * cols, order, cols, cols, order); });
+}
+
+AbsMax larger(AbsMax a, AbsMax b) {
+  return {std::max(a.bits, b.bits), a.negative | b.negative};
+}
+
+// Of `rows` x `cols` numbers, rows ld apart.
+AbsMax absmax_of(const float* x, int64_t rows, int64_t cols, int64_t ld) {
+  if (cols == ld) return kernels::active().absmax_f32(x, rows * cols);
+  AbsMax most{0, 0};
+  for (int64_t r = 0; r < rows; ++r) most = larger(most, kernels::active().absmax_f32(x + r * ld, cols));
+  return most;
+}
+
+// The range of everything that measure(begin, end) covers, over ranges of `count` things.
+template <class F>
+AbsMax parallel_range(int64_t count, int64_t grain, F measure) {
+  return at::parallel_reduce(
+      0, count, std::max<int64_t>(1, grain), AbsMax{0, 0},
+      [&](int64_t begin, int64_t end, AbsMax most) { return larger(most, measure(begin, end)); }, larger);
+}
+
+// Row r of [rows, cols], zeros below the last one, columns [column, column + width).
+void copy_row(const float* x, int64_t r, int64_t rows, int64_t cols, int64_t column, int64_t width, float* out) {
+  float* to = out + r * cols + column;
+  if (r < rows) {
+    std::copy_n(x + r * cols + column, width, to);
+  } else {
+    std::fill_n(to, width, 0.0f);
+  }
 }
 
 // row[c] = code c of row r; zeros below the last row.
@@ -191,13 +219,9 @@ std::optional<Draw> draw_for(std::optional<int64_t> seed, Site site, bool stocha
 }
 
 AbsMax absmax(const float* x, int64_t n) {
-  return at::parallel_reduce(
-      0, n, 4 * kElementsPerTask, AbsMax{0, 0},
-      [&](int64_t begin, int64_t end, AbsMax most) {
-        const AbsMax part = kernels::active().absmax_f32(x + begin, end - begin);
-        return AbsMax{std::max(most.bits, part.bits), most.negative | part.negative};
-      },
-      [](AbsMax a, AbsMax b) { return AbsMax{std::max(a.bits, b.bits), a.negative | b.negative}; });
+  return parallel_range(n, 4 * kElementsPerTask, [&](int64_t begin, int64_t end) {
+    return kernels::active().absmax_f32(x + begin, end - begin);
+  });
 }
 
 Quantizer dynamic_quantizer(const AbsMax& range, float fraction, int64_t bits, bool is_signed, bool offset,
@@ -221,39 +245,64 @@ void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t
   quantize_any(q, x, rows, cols, ld, place, out, out_ld);
 }
 
-float* transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols) {
-  const int64_t padded = blocks.padded(rows);
+TransformedFloats transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
+                                      int64_t cols) {
+  const int64_t padded = blocks.padded(rows), strips = (cols + kStrip - 1) / kStrip;
   float* out = scratch.take<float>(padded * cols);
-  std::copy_n(x, rows * cols, out);
-  std::fill_n(out + rows * cols, (padded - rows) * cols, 0.0f);
-  block_transform(blocks, out, rows, cols);
-  scale_binary_rows(blocks, out, rows, cols);
-  return out;
+  const int64_t grain = kElementsPerTask / std::max<int64_t>(1, padded * kStrip);
+  const AbsMax range = parallel_range(strips, grain, [&](int64_t begin, int64_t end) {
+    AbsMax most{0, 0};
+    for (int64_t s = begin; s < end; ++s) {
+      const int64_t column = s * kStrip, width = std::min(kStrip, cols - column);
+      const auto transformed = [&](int64_t first, int64_t order) {
+        float* block = out + first * cols + column;
+        for (int64_t r = first; r < first + order; ++r) copy_row(x, r, rows, cols, column, width, out);
+        if (order > 1) kernels::active().fwht_f32_cols(block, order, width, cols);
+        if (blocks.mode == BlockMode::kBinary) scale_block(block, order, width, cols, order);
+        most = larger(most, absmax_of(block, order, width, cols));
+      };
+      if (largest_order(blocks.mode, rows, blocks.block) > 1) {
+        for_each_block(blocks.mode, rows, blocks.block, transformed);
+      } else {
+        for (int64_t r = 0; r < padded; r += kStrip) {  // the identity, in pieces that stay in cache
+          for (int64_t i = r; i < std::min(padded, r + kStrip); ++i) copy_row(x, i, rows, cols, column, width, out);
+          most = larger(most, absmax_of(out + r * cols + column, std::min(kStrip, padded - r), width, cols));
+        }
+      }
+    }
+    return most;
+  });
+  return {out, range};
 }
 
-float* transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols) {
-  const int64_t padded = blocks.padded(cols);
+TransformedFloats transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
+                                      int64_t cols) {
+  const int64_t padded = blocks.padded(cols), order = largest_order(blocks.mode, cols, blocks.block);
+  const int64_t piece = std::max<int64_t>(1, kElementsInCache / std::max<int64_t>(1, padded));
+  const auto& k = kernels::active();
   float* out = scratch.take<float>(rows * padded);
-  at::parallel_for(0, rows, rows_per_task(padded), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      std::copy_n(x + r * cols, cols, out + r * padded);
-      std::fill_n(out + r * padded + cols, padded - cols, 0.0f);
-    }
-    if (blocks.mode != BlockMode::kBinary) {
-      const int64_t order = largest_order(blocks.mode, cols, blocks.block);
-      if (order > 1) {
-        kernels::active().fwht_f32_rows(out + begin * padded, end - begin, padded, order, padded / order);
+  const AbsMax range = parallel_range(rows, rows_per_task(padded), [&](int64_t begin, int64_t end) {
+    AbsMax most{0, 0};
+    for (int64_t first = begin; first < end; first += piece) {
+      const int64_t count = std::min(piece, end - first);
+      float* block = out + first * padded;
+      for (int64_t r = 0; r < count; ++r) {
+        std::copy_n(x + (first + r) * cols, cols, block + r * padded);
+        std::fill_n(block + r * padded + cols, padded - cols, 0.0f);
       }
-      return;
-    }
-    for_each_binary_scale(blocks, cols, [&](int64_t first, int64_t order, float scale) {
-      kernels::active().fwht_f32_rows(out + begin * padded + first, end - begin, padded, order, 1);
-      for (int64_t r = begin; r < end; ++r) {
-        for (int64_t c = first; c < first + order; ++c) out[r * padded + c] *= scale;
+      if (blocks.mode == BlockMode::kBinary) {
+        for_each_block(blocks.mode, cols, blocks.block, [&](int64_t column, int64_t width) {
+          k.fwht_f32_rows(block + column, count, padded, width, 1);
+          scale_block(block + column, count, width, padded, width);
+        });
+      } else if (order > 1) {
+        k.fwht_f32_rows(block, count, padded, order, padded / order);
       }
-    });
+      most = larger(most, k.absmax_f32(block, count * padded));
+    }
+    return most;
   });
-  return out;
+  return {out, range};
 }
 
 TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,

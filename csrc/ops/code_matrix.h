@@ -59,11 +59,19 @@ struct Blocks {
   float inverse(int64_t n) const { return 1.0f / static_cast<float>(undo_divisor(mode, n, block)); }
 };
 
+// A transformed matrix and its range, which is found while the numbers are in cache.
+struct TransformedFloats {
+  const float* data;
+  AbsMax range;
+};
+
 // H x along the rows of float data [rows, cols] (ld = cols), zero-padded to blocks.padded(rows) rows; `binary` blocks
 // are scaled by 1/sqrt(p) each.
-float* transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols);
+TransformedFloats transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
+                                      int64_t cols);
 // x H along the columns of float data, to blocks.padded(cols) columns.
-float* transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows, int64_t cols);
+TransformedFloats transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
+                                      int64_t cols);
 
 // H q along the rows of codes, exact, quantised again to signed codes of `bits` bits in two's complement
 // [HDQT H9, H10]; with `requantize` false the exact integers, step 1.

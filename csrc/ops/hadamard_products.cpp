@@ -173,11 +173,11 @@ CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& con
                                    int64_t n, std::optional<int64_t> seed, DrawRows place) {
   const auto draw = draw_for(seed, Site::kInputGradGrad, config.rounds_stochastically(Site::kInputGradGrad));
   const int64_t cols = config.blocks.padded(n);
-  const float* z = transform_cols_axis(scratch, config.blocks, grad, rows, n);
-  const Quantizer q = dynamic_quantizer(absmax(z, rows * cols), 1.0f, config.bits, true, true, draw);
+  const TransformedFloats z = transform_cols_axis(scratch, config.blocks, grad, rows, n);
+  const Quantizer q = dynamic_quantizer(z.range, 1.0f, config.bits, true, true, draw);
   CodeMatrix codes{nullptr, rows, cols, row_bytes(cols), q.grid.zero, q.grid.hi, q.step};
   codes.data = scratch.take<uint8_t>(rows * codes.ld);
-  quantize_matrix(q, z, rows, cols, cols, place, codes.data, codes.ld);
+  quantize_matrix(q, z.data, rows, cols, cols, place, codes.data, codes.ld);
   return codes;
 }
 
@@ -192,10 +192,10 @@ void weight_gradient(const char* op, const HadamardConfig& config, const CodeMat
   const auto x_draw = draw_for(seed, Site::kWeightGradInput, config.rounds_stochastically(Site::kWeightGradInput));
   const auto g_draw = draw_for(seed, Site::kWeightGradGrad, config.rounds_stochastically(Site::kWeightGradGrad));
   const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, place);
-  const float* z = transform_rows_axis(scratch, config.blocks, grad, x.rows, n);
-  const Quantizer q = dynamic_quantizer(absmax(z, xt.rows * n), 1.0f, config.bits, true, true, g_draw);
+  const TransformedFloats z = transform_rows_axis(scratch, config.blocks, grad, x.rows, n);
+  const Quantizer q = dynamic_quantizer(z.range, 1.0f, config.bits, true, true, g_draw);
   auto* codes = scratch.take<uint8_t>(xt.rows * n);
-  quantize_matrix(q, z, xt.rows, n, n, place, codes, n);
+  quantize_matrix(q, z.data, xt.rows, n, n, place, codes, n);
   Left left = gradient_layout(config.bits);
   left.data = codes;
   left.m_stride = 1;
