@@ -1,8 +1,8 @@
 // Fast Walsh-Hadamard transforms in registers [HDQT H5]; the butterflies keep the order h = 1, 2, 4, ... of the law (N7).
 //
 // Rows: stages h = 1, 2, 4, 8 stay inside a register of 16 elements: a shuffle brings each element its partner, and the upper
-//   one of a pair is subtracted. u - v = u + (-v) exactly, so floats flip the sign of the upper lanes and add. From h = 16 on
-//   whole registers are added and subtracted: four of them at a time, in registers, make runs of 64.
+//   one of a pair is subtracted. From h = 16 on whole registers are added and subtracted: up to sixteen of them, in registers,
+//   make runs of 256; longer ones take two stages a pass.
 // Columns: vertical additions only. One pass holds 2, 4 or 8 rows h apart and runs up to three stages before it stores;
 //   order 64 takes two passes. Rows far apart in memory share few sets of the L1 cache, so a strip is 512 bytes wide:
 //   neighbouring lines come in together, and the strip stays in L2.
@@ -115,49 +115,69 @@ inline void across(typename V::Register& upper, typename V::Register& lower) {
   lower = V::minus(u, v);
 }
 
-// Six stages on 64 contiguous elements.
-template <class V>
-inline void run_of_64(typename V::Element* x) {
-  typename V::Register r[4];
+// All stages between `radix` registers.
+template <class V, int radix>
+inline void between(typename V::Register (&r)[radix]) {
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) r[i] = inside<V>(V::load(x + 16 * i), 16);
-  across<V>(r[0], r[1]);
-  across<V>(r[2], r[3]);
-  across<V>(r[0], r[2]);
-  across<V>(r[1], r[3]);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) V::store(x + 16 * i, r[i]);
+  for (int h = 1; h < radix; h *= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < radix; ++i) {
+      if ((i & h) == 0) across<V>(r[i], r[i + h]);
+    }
+  }
 }
 
-// Stages h, 2h, ..., order / 2 between whole registers of one run; h is a multiple of 16.
-template <class V>
-void later_stages(typename V::Element* x, int64_t h, int64_t order) {
-  for (; h < order; h *= 2) {
-    for (int64_t i = 0; i < order; i += 2 * h) {
-      for (int64_t j = i; j < i + h; j += 16) {
-        auto upper = V::load(x + j), lower = V::load(x + j + h);
-        across<V>(upper, lower);
-        V::store(x + j, upper);
-        V::store(x + j + h, lower);
-      }
+// All stages of a run of 16 * `registers` contiguous elements.
+template <class V, int registers>
+inline void whole_run(typename V::Element* x) {
+  typename V::Register r[registers];
+#pragma GCC unroll 16
+  for (int i = 0; i < registers; ++i) r[i] = inside<V>(V::load(x + 16 * i), 16);
+  between<V>(r);
+#pragma GCC unroll 16
+  for (int i = 0; i < registers; ++i) V::store(x + 16 * i, r[i]);
+}
+
+// Stages h .. radix * h / 2 between whole registers of one run.
+template <class V, int radix>
+void later_pass(typename V::Element* x, int64_t h, int64_t order) {
+  for (int64_t i = 0; i < order; i += radix * h) {
+    for (int64_t j = i; j < i + h; j += 16) {
+      typename V::Register r[radix];
+#pragma GCC unroll 4
+      for (int k = 0; k < radix; ++k) r[k] = V::load(x + j + k * h);
+      between<V>(r);
+#pragma GCC unroll 4
+      for (int k = 0; k < radix; ++k) V::store(x + j + k * h, r[k]);
+    }
+  }
+}
+
+template <class V, int registers>
+void long_rows(typename V::Element* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks) {
+  constexpr int64_t kRun = 16 * registers;
+  for (int64_t r = 0; r < rows; ++r, x += ld) {
+    for (typename V::Element* run = x; run < x + order * blocks; run += order) {
+      for (int64_t i = 0; i < order; i += kRun) whole_run<V, registers>(run + i);
+      int64_t h = kRun;
+      for (; 4 * h <= order; h *= 4) later_pass<V, 4>(run, h, order);
+      if (2 * h <= order) later_pass<V, 2>(run, h, order);
     }
   }
 }
 
 template <class V>
 void rows_in_place(typename V::Element* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks) {
+  if (order >= 256) return long_rows<V, 16>(x, rows, ld, order, blocks);
+  if (order == 128) return long_rows<V, 8>(x, rows, ld, order, blocks);
+  if (order == 64) return long_rows<V, 4>(x, rows, ld, order, blocks);
+  if (order == 32) return long_rows<V, 2>(x, rows, ld, order, blocks);
   const int64_t length = order * blocks;
   for (int64_t r = 0; r < rows; ++r, x += ld) {
-    if (order >= 64) {
-      for (int64_t i = 0; i < length; i += 64) run_of_64<V>(x + i);
-      for (int64_t b = 0; b < blocks && order > 64; ++b) later_stages<V>(x + b * order, 64, order);
-      continue;
-    }
     for (int64_t i = 0; i < length; i += 16) {
       const uint32_t lanes = first_lanes<V>(length - i);
       V::store(x + i, inside<V>(V::load(x + i, lanes), order), lanes);
     }
-    for (int64_t b = 0; b < blocks && order > 16; ++b) later_stages<V>(x + b * order, 16, order);
   }
 }
 
@@ -169,13 +189,7 @@ inline void column_group(typename V::Element* x, int64_t stride, uint32_t lanes)
   typename V::Register r[radix];
 #pragma GCC unroll 8
   for (int i = 0; i < radix; ++i) r[i] = whole ? V::load(x + i * stride) : V::load(x + i * stride, lanes);
-#pragma GCC unroll 4
-  for (int h = 1; h < radix; h *= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < radix; ++i) {
-      if ((i & h) == 0) across<V>(r[i], r[i + h]);
-    }
-  }
+  between<V>(r);
 #pragma GCC unroll 8
   for (int i = 0; i < radix; ++i) {
     if (whole) {
