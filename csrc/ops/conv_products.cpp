@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
 
@@ -12,8 +15,10 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-constexpr int64_t kSamplesPerSum = 8;  // samples of one partial weight gradient (N8)
-constexpr int64_t kDrawRun = 16;       // output positions whose draws lie side by side (N6)
+constexpr int64_t kSamplesPerSum = 8;                 // samples of one partial weight gradient (N8)
+constexpr int64_t kDrawRun = 16;                      // output positions whose draws lie side by side (N6)
+constexpr int64_t kLargeGradient = int64_t{1} << 17;  // numbers of a weight gradient that do not stay in cache
+constexpr int64_t kPieceRows = 16;                    // outputs of a piece of it
 
 CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, float fraction,
                           optional<Draw> draw) {
@@ -83,14 +88,39 @@ Tensor input_gradients(const char* op, const BackwardTask& t, const Tensor& weig
 }
 
 // B2 for samples [first, first + count) as one set of rows.
-void weight_gradient_of(const char* op, const BackwardTask& t, const CodeMatrix& image, int64_t first, int64_t count,
-                        float* dw) {
+WeightGradProduct prepare_samples(const char* op, Workspace& scratch, const BackwardTask& t, const CodeMatrix& image,
+                                  int64_t first, int64_t count) {
   const ConvProblem& p = t.p;
-  Workspace scratch;
   const CodeMatrix x = unfold(scratch, p, image, first * p.positions, count * p.positions);
   const int64_t group = count == 0 ? 0 : first / count;
-  weight_gradient(op, t.config, x, t.grad + first * p.positions * p.outputs, p.outputs, t.seed,
-                  {group * t.config.blocks.padded(x.rows), kDrawRun}, dw);
+  return prepare_weight_gradient(op, scratch, t.config, x, t.grad + first * p.positions * p.outputs, p.outputs, t.seed,
+                                 {group * t.config.blocks.padded(x.rows), kDrawRun});
+}
+
+// sum [outputs, depth] = the gradients of samples [first, first + count), added one after the other.
+// A gradient that is large beside its operands is made in pieces for all samples, so that the sums of a piece stay in L2.
+void sum_samples(const char* op, const BackwardTask& t, const CodeMatrix& image, int64_t first, int64_t count,
+                 float* sum) {
+  const int64_t outputs = t.p.outputs, depth = t.p.depth;
+  const bool large = outputs * depth > kLargeGradient;
+  const int64_t together = large ? count : 1, rows = large ? kPieceRows : outputs;
+  std::fill_n(sum, outputs * depth, 0.0f);
+  for (int64_t sample = 0; sample < count; sample += together) {
+    Workspace scratch;
+    auto* piece = scratch.take<float>(rows * depth);
+    std::vector<WeightGradProduct> products;
+    for (int64_t i = 0; i < together; ++i) {
+      products.push_back(prepare_samples(op, scratch, t, image, first + sample + i, 1));
+    }
+    for (int64_t row = 0; row < outputs; row += rows) {
+      const int64_t height = std::min(rows, outputs - row);
+      float* to = sum + row * depth;
+      for (const WeightGradProduct& product : products) {
+        multiply(product, row, height, piece);
+        for (int64_t i = 0; i < height * depth; ++i) to[i] += piece[i];
+      }
+    }
+  }
 }
 
 // Samples ascending in blocks of 8, then blocks ascending: the same bits for any number of threads (N8).
@@ -100,16 +130,13 @@ void weight_gradients(const char* op, const BackwardTask& t, const Tensor& x_cod
   Workspace scratch;
   const CodeMatrix image = load_codes(scratch, x_codes, p.shape.height * p.shape.width * p.shape.channels,
                                       t.config.bits, scales[0], scales[1]);
-  if (!t.config.per_sample) return weight_gradient_of(op, t, image, 0, p.samples, dw);
+  if (!t.config.per_sample) return multiply(prepare_samples(op, scratch, t, image, 0, p.samples), 0, p.outputs, dw);
   const int64_t blocks = (p.samples + kSamplesPerSum - 1) / kSamplesPerSum;
   auto* sums = scratch.take<float>(blocks * size);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    Workspace own;
-    auto* parts = own.take<float>(kSamplesPerSum * size);
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * kSamplesPerSum, count = std::min(kSamplesPerSum, p.samples - first);
-      for (int64_t i = 0; i < count; ++i) weight_gradient_of(op, t, image, first + i, 1, parts + i * size);
-      kernels::active().sum_rows_f32(parts, count, size, size, sums + b * size);
+      const int64_t first = b * kSamplesPerSum;
+      sum_samples(op, t, image, first, std::min(kSamplesPerSum, p.samples - first), sums + b * size);
     }
   });
   kernels::active().sum_rows_f32(sums, blocks, size, size, dw);

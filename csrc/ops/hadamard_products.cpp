@@ -186,9 +186,9 @@ Epilogue input_gradient_epilogue(const HadamardConfig& config, const CodeMatrix&
   return {{grad.step, weight.step, weight_step}, config.blocks.inverse(n), nullptr};
 }
 
-void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
-                     std::optional<int64_t> seed, DrawRows place, float* dw) {
-  Workspace scratch;
+WeightGradProduct prepare_weight_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
+                                          const CodeMatrix& x, const float* grad, int64_t n,
+                                          std::optional<int64_t> seed, DrawRows place) {
   const auto x_draw = draw_for(seed, Site::kWeightGradInput, config.rounds_stochastically(Site::kWeightGradInput));
   const auto g_draw = draw_for(seed, Site::kWeightGradGrad, config.rounds_stochastically(Site::kWeightGradGrad));
   const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, place);
@@ -200,12 +200,25 @@ void weight_gradient(const char* op, const HadamardConfig& config, const CodeMat
   left.data = codes;
   left.m_stride = 1;
   left.k_stride = n;
-  const PackedRight right = pack_right(op, scratch, right_of(xt), left, xt.rows, xt.cols, config.backward);
+  return {pack_right(op, scratch, right_of(xt), left, xt.rows, xt.cols, config.backward),
+          left,
+          {{q.step, xt.step, x.step}, config.blocks.inverse(x.rows), nullptr}};
+}
+
+void multiply(const WeightGradProduct& product, int64_t first, int64_t count, float* dw) {
+  Left rows = product.left;
+  rows.data += first * rows.m_stride;
   Out out;
   out.f32 = dw;
-  out.ld = x.cols;
-  out.epilogue = {{q.step, xt.step, x.step}, config.blocks.inverse(x.rows), nullptr};
-  multiply(right, left, n, out);
+  out.ld = product.right.n;
+  out.epilogue = product.epilogue;
+  multiply(product.right, rows, count, out);
+}
+
+void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
+                     std::optional<int64_t> seed, DrawRows place, float* dw) {
+  Workspace scratch;
+  multiply(prepare_weight_gradient(op, scratch, config, x, grad, n, seed, place), 0, n, dw);
 }
 
 void bias_gradient(const float* grad, int64_t rows, int64_t n, float* db) {

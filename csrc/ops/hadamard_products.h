@@ -55,7 +55,17 @@ CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& con
 Epilogue input_gradient_epilogue(const HadamardConfig& config, const CodeMatrix& grad, const InputGradWeight& weight,
                                  float weight_step, int64_t n);
 
-// B2 [H10]: dw [n, x.cols] = Qs(g^T H) Qs(H x), with the draws of `place` for padded rows.
+// B2 [H10]: dw [n, x.cols] = Qs(g^T H) Qs(H x), with the draws of `place` for padded rows. Its operands live in `scratch`.
+struct WeightGradProduct {
+  PackedRight right;
+  Left left;
+  Epilogue epilogue;
+};
+WeightGradProduct prepare_weight_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
+                                          const CodeMatrix& x, const float* grad, int64_t n,
+                                          std::optional<int64_t> seed, DrawRows place);
+// Rows [first, first + count) of it.
+void multiply(const WeightGradProduct& product, int64_t first, int64_t count, float* dw);
 void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
                      std::optional<int64_t> seed, DrawRows place, float* dw);
 
