@@ -6,6 +6,7 @@ from . import bits, functional, nn  # after _library: they bind the ops  # isort
 from .functional import set_checked
 from .nn import dequantize_, load_quantized, quantize_, save_quantized, set_bits
 from .schemes import HDQT, DoubleRounding, VecQ
+from .studies import energy
 
 __version__ = _bindings.build_flags()["version"]
 
@@ -18,6 +19,7 @@ __all__ = [
     "bits",
     "cmake_prefix_path",
     "dequantize_",
+    "energy",
     "functional",
     "load_quantized",
     "nn",

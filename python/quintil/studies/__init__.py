@@ -1,0 +1,29 @@
+"""What a training step costs and what its integers do: energy by counting, and probes that change nothing."""
+
+from .counts import KINDS, PHASES, Counts, LayerShape, Operation, float_counts, hdqt_counts
+from .layer_energy import EnergyReport, LayerEnergy, by_kind, energy
+from .power import measure_package_energy, package_counters
+from .prices import PRICES, Prices
+from .published import PUBLISHED, REFERENCES, TransformRatios, transform_ratios
+
+__all__ = [
+    "KINDS",
+    "PHASES",
+    "PRICES",
+    "PUBLISHED",
+    "REFERENCES",
+    "Counts",
+    "EnergyReport",
+    "LayerEnergy",
+    "LayerShape",
+    "Operation",
+    "Prices",
+    "TransformRatios",
+    "by_kind",
+    "energy",
+    "float_counts",
+    "hdqt_counts",
+    "measure_package_energy",
+    "package_counters",
+    "transform_ratios",
+]
