@@ -4,6 +4,7 @@ from .counts import KINDS, PHASES, Counts, LayerShape, Operation, float_counts, 
 from .layer_energy import EnergyReport, LayerEnergy, by_kind, energy
 from .power import measure_package_energy, package_counters
 from .prices import PRICES, Prices
+from .probes import LayerRecord, Probe, probe
 from .published import PUBLISHED, REFERENCES, TransformRatios, transform_ratios
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "Counts",
     "EnergyReport",
     "LayerEnergy",
+    "LayerRecord",
     "LayerShape",
     "Operation",
     "Prices",
+    "Probe",
     "TransformRatios",
     "by_kind",
     "energy",
@@ -25,5 +28,6 @@ __all__ = [
     "hdqt_counts",
     "measure_package_energy",
     "package_counters",
+    "probe",
     "transform_ratios",
 ]
