@@ -22,7 +22,7 @@ REGISTRATION = re.compile(r"TORCH_LIBRARY_IMPL\(quintil,\s*(\w+),\s*\w+\)\s*\{(.
 REGISTERED = re.compile(r'\.impl\(\s*"(?:quintil::)?(\w+)"')
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
-PYTHON_LAYERS = ("_library", "functional", "nn", "bits", "continual", "cli")
+PYTHON_LAYERS = ("_library", "functional", "nn", "bits", "studies", "continual", "cli")
 PYTHON_BELOW = {"_build": "_library", "_bindings": "_library"}  # made by the build; facts, for _library alone
 PYTHON_LEAVES = ("schemes", "models", "data", "metrics")
 PYTHON_ENTRIES = ("__init__", "__main__")

@@ -6,6 +6,7 @@ from . import bits, functional, nn  # after _library: they bind the ops  # isort
 from .functional import set_checked
 from .nn import dequantize_, load_quantized, quantize_, save_quantized, set_bits
 from .schemes import HDQT, DoubleRounding, VecQ
+from .studies import energy, probe
 
 __version__ = _bindings.build_flags()["version"]
 
@@ -18,9 +19,11 @@ __all__ = [
     "bits",
     "cmake_prefix_path",
     "dequantize_",
+    "energy",
     "functional",
     "load_quantized",
     "nn",
+    "probe",
     "quantize_",
     "runnable_isas",
     "save_quantized",

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "labels for new samples from a checkpoint",
     "report": "tables, pictures and exports of finished runs",
     "compare-quantizers": "errors of VecQ and of other quantisers on a network's weights",
+    "energy": "operations and energy of a training step, layer by layer, beside float32",
     "datasets": "data sets: names, shapes, files and where to get them",
     "info": "version, instruction sets, torch, build",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,19 +40,47 @@ def saturation(model: nn.Module, x: Tensor) -> dict[str, dict[str, float]]:
 
 
 def _record(found: dict[str, dict[str, float]], name: str, layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    if arguments[0].numel() > 0:
+        seen = forward_codes(layer, arguments[0])
+        found[name] = {
+            "codes": 100.0 * seen.clipped / seen.input.numel(),
+            "tiles": 100.0 * seen.full_tiles / max(1, seen.tiles),
+        }
+
+
+@dataclass(frozen=True)
+class ForwardCodes:
+    """What the forward of an HDQT layer makes of an input [H1-H3], rounded to nearest.
+
+    input, weight: int8 or uint8 codes, in the shapes of the input and the weight; their float32 steps.
+    clipped: input elements beyond the range. full_tiles: tile sums beyond the limit, of `tiles` that were counted.
+    """
+
+    input: Tensor
+    weight: Tensor
+    input_step: float
+    weight_step: float
+    clipped: int
+    full_tiles: int
+    tiles: int
+
+
+@torch.no_grad()
+def forward_codes(layer: nn.Module, x: Tensor) -> ForwardCodes:
+    """Codes and saturation of one HDQT layer on an input x that is not empty; draws no random number."""
     scheme: HDQT = layer.scheme
-    x = arguments[0].detach().float()
-    if x.numel() == 0:
-        return
-    codes, _ = F.quantize(x, scheme.bits, range_fraction=scheme.range_fraction)
-    weight, _ = F.quantize(layer.operand_weight().detach().float(), scheme.bits, range_fraction=scheme.range_fraction)
+    x = x.detach().float()
+    codes, step = F.quantize(x, scheme.bits, range_fraction=scheme.range_fraction)
+    weight, weight_step = F.quantize(
+        layer.operand_weight().detach().float(), scheme.bits, range_fraction=scheme.range_fraction
+    )
     beyond = x.abs() > scheme.range_fraction * x.abs().max()
     rows, columns = _operands(layer, codes, weight)
     rows = rows[:: -(-rows.size(0) // _MOST_ROWS)]
     tile = scheme.tile_size or max(1, rows.size(1))
     tiles = rows.size(0) * columns.size(1) * -(-rows.size(1) // tile)
     full = int(F.tile_saturation(rows, columns, tile_size=tile, accumulator_bits=scheme.accumulator_bits))
-    found[name] = {"codes": 100.0 * float(beyond.float().mean()), "tiles": 100.0 * full / max(1, tiles)}
+    return ForwardCodes(codes, weight, float(step), float(weight_step), int(beyond.sum()), full, tiles)
 
 
 def _operands(layer: nn.Module, codes: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +88,7 @@ def _operands(layer: nn.Module, codes: Tensor, weight: Tensor) -> tuple[Tensor, 
     if isinstance(layer, HadamardLinear):
         return codes.reshape(-1, codes.size(-1)), _signed(weight).t()
     geometry = {"dilation": layer.dilation, "padding": layer._pad, "stride": layer.stride}
+    codes = codes.unsqueeze(0) if codes.dim() == 3 else codes
     unfolded = nn.functional.unfold(codes.float(), layer.kernel_size, **geometry)  # [N, C * taps, positions]
     channels = codes.size(1)
     taps = unfolded.unflatten(1, (channels, -1))
