@@ -34,7 +34,6 @@ struct Operands {
   bool narrow;         // at most 16 columns: a pair of register tiles is two times 16 rows, else two times 16 columns
   int64_t second_row;  // from the rows of a pair's first tile to those of its second
 
-  int64_t b_second() const { return narrow ? 0 : 64; }
   int64_t start_second() const { return narrow ? 0 : 16; }
 
   int64_t groups(int64_t tile) const { return k4 - tile * tile_k4 < tile_k4 ? k4 - tile * tile_k4 : tile_k4; }
