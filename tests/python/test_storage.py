@@ -320,6 +320,13 @@ def test_a_file_that_cannot_grow_leaves_the_old_one(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["m"]
 
 
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="^write_tensors: expected .*pipe to be a file or nothing, got a device or pipe$"):
+        write_tensors(tmp_path / "pipe", {"a": torch.zeros(1)}, {})
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_killed_process_leaves_a_whole_file(tmp_path):
     path = tmp_path / "m"
     packages = os.pathsep.join([str(Path(__file__).parent), str(Path(quintil.__file__).parents[1])])

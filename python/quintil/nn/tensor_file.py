@@ -22,9 +22,11 @@ _END = '"}'  # of the manifest, behind the checksum
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
-    """Write a whole file or nothing; TypeError for a dtype that the format does not have."""
+    """Write a whole file or nothing; TypeError for dtypes of no such file, ValueError for a device or pipe."""
     from safetensors.torch import save
 
+    if path.exists() and not (path.is_file() or path.is_dir()):  # which the new file would take the place of
+        raise ValueError(f"write_tensors: expected {path} to be a file or nothing, got a device or pipe")
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     text = json.dumps({**manifest, "sha256": ""}).removesuffix(_END)
     try:
