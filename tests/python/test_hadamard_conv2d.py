@@ -130,6 +130,17 @@ def test_more_than_one_block_of_eight_samples():
         assert_same(a, want, name)
 
 
+def test_a_weight_gradient_that_is_made_in_pieces():
+    """More than 2^17 numbers; the last piece has fewer than 16 outputs, the second block of samples only one."""
+    t = torch.Generator().manual_seed(8)
+    x, w, g = (torch.randn(s, generator=t) for s in ((9, 120, 3, 3), (124, 120, 3, 3), (9, 124, 3, 3)))
+    _, g, got = gradients(x, w, None, g, (1, 1), (1, 1), Options(), 6)
+    for name, a, want in zip(
+        ("dx", "dw"), got, reference.hadamard_conv2d_backward(x, w, g, (1, 1), (1, 1), Options(), 6)
+    ):
+        assert_same(a, want, name)
+
+
 def test_a_training_sized_image():
     samples, side = (1, 8) if SCALAR else (2, 16)
     check(((samples, 16, side, side), (16, 16, 3, 3), (1, 1), (1, 1)), Options(), seed=9, signed=False)
