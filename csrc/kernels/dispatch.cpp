@@ -61,9 +61,11 @@ constexpr KernelTable kScalar = {
     .sum_rows_f32 = scalar::sum_rows_f32,
 };
 
-#ifdef QUINTIL_HAS_AVX2
+// Each table begins with the one before: a CPU with the later instruction set has the earlier one as well. One that is not
+// part of this build changes nothing.
 constexpr KernelTable kAvx2 = [] {
   KernelTable t = kScalar;
+#ifdef QUINTIL_HAS_AVX2
   t.absmax_f32 = avx2::absmax_f32;
   t.absmax_s16 = avx2::absmax_s16;
   t.absmax_u8 = avx2::absmax_u8;
@@ -107,19 +109,13 @@ constexpr KernelTable kAvx2 = [] {
   t.widen_u8s16 = avx2::widen_u8s16;
   t.double_round_s8s8 = avx2::double_round_s8s8;
   t.sum_rows_f32 = avx2::sum_rows_f32;
+#endif
   return t;
 }();
-#endif
-
-#ifdef QUINTIL_HAS_AVX512VNNI
-#ifdef QUINTIL_HAS_AVX2
-constexpr KernelTable kBelowAvx512 = kAvx2;  // a CPU with AVX-512 has AVX2 as well
-#else
-constexpr KernelTable kBelowAvx512 = kScalar;
-#endif
 
 constexpr KernelTable kAvx512vnni = [] {
-  KernelTable t = kBelowAvx512;
+  KernelTable t = kAvx2;
+#ifdef QUINTIL_HAS_AVX512VNNI
   t.absmax_f32 = avx512vnni::absmax_f32;
   t.absmax_s16 = avx512vnni::absmax_s16;
   t.absmax_u8 = avx512vnni::absmax_u8;
@@ -151,26 +147,18 @@ constexpr KernelTable kAvx512vnni = [] {
   t.unpack_u4u8 = avx512vnni::unpack_u4u8;
   t.widen_u8s16 = avx512vnni::widen_u8s16;
   t.sum_rows_f32 = avx512vnni::sum_rows_f32;
+#endif
   return t;
 }();
-#endif
-
-#ifdef QUINTIL_HAS_AMX
-#ifdef QUINTIL_HAS_AVX512VNNI
-constexpr KernelTable kBelowAmx = kAvx512vnni;
-#elif defined(QUINTIL_HAS_AVX2)
-constexpr KernelTable kBelowAmx = kAvx2;
-#else
-constexpr KernelTable kBelowAmx = kScalar;
-#endif
 
 constexpr KernelTable kAmx = [] {
-  KernelTable t = kBelowAmx;
+  KernelTable t = kAvx512vnni;
+#ifdef QUINTIL_HAS_AMX
   t.gemm_u8s8s32 = amx::gemm_u8s8s32;
   t.gemm_u8s8f32 = amx::gemm_u8s8f32;
+#endif
   return t;
 }();
-#endif
 
 struct Isa {
   const char* name;

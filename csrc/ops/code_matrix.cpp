@@ -124,6 +124,17 @@ AbsMax parallel_range(int64_t count, int64_t grain, F measure) {
       [&](int64_t begin, int64_t end, AbsMax most) { return larger(most, measure(begin, end)); }, larger);
 }
 
+// Calls f(first, count, true) for each block along the rows; where the transform is the identity, f(first, count, false) for
+// pieces that stay in cache.
+template <class F>
+void for_each_piece(const Blocks& blocks, int64_t rows, F f) {
+  if (largest_order(blocks.mode, rows, blocks.block) > 1) {
+    return for_each_block(blocks.mode, rows, blocks.block,
+                          [&](int64_t first, int64_t order) { f(first, order, order > 1); });
+  }
+  for (int64_t first = 0; first < rows; first += kStrip) f(first, std::min(kStrip, rows - first), false);
+}
+
 // Row r of [rows, cols], zeros below the last one, columns [column, column + width).
 void copy_row(const float* x, int64_t r, int64_t rows, int64_t cols, int64_t column, int64_t width, float* out) {
   float* to = out + r * cols + column;
@@ -254,21 +265,13 @@ TransformedFloats transform_rows_axis(Workspace& scratch, const Blocks& blocks, 
     AbsMax most{0, 0};
     for (int64_t s = begin; s < end; ++s) {
       const int64_t column = s * kStrip, width = std::min(kStrip, cols - column);
-      const auto transformed = [&](int64_t first, int64_t order) {
-        float* block = out + first * cols + column;
-        for (int64_t r = first; r < first + order; ++r) copy_row(x, r, rows, cols, column, width, out);
-        if (order > 1) kernels::active().fwht_f32_cols(block, order, width, cols);
-        if (blocks.mode == BlockMode::kBinary) scale_block(block, order, width, cols, order);
-        most = larger(most, absmax_of(block, order, width, cols));
-      };
-      if (largest_order(blocks.mode, rows, blocks.block) > 1) {
-        for_each_block(blocks.mode, rows, blocks.block, transformed);
-      } else {
-        for (int64_t r = 0; r < padded; r += kStrip) {  // the identity, in pieces that stay in cache
-          for (int64_t i = r; i < std::min(padded, r + kStrip); ++i) copy_row(x, i, rows, cols, column, width, out);
-          most = larger(most, absmax_of(out + r * cols + column, std::min(kStrip, padded - r), width, cols));
-        }
-      }
+      for_each_piece(blocks, rows, [&](int64_t first, int64_t count, bool transforms) {
+        float* piece = out + first * cols + column;
+        for (int64_t r = first; r < first + count; ++r) copy_row(x, r, rows, cols, column, width, out);
+        if (transforms) kernels::active().fwht_f32_cols(piece, count, width, cols);
+        if (blocks.mode == BlockMode::kBinary) scale_block(piece, count, width, cols, count);
+        most = larger(most, absmax_of(piece, count, width, cols));
+      });
     }
     return most;
   });

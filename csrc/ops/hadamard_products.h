@@ -66,6 +66,7 @@ WeightGradProduct prepare_weight_gradient(const char* op, Workspace& scratch, co
                                           std::optional<int64_t> seed, DrawRows place);
 // Rows [first, first + count) of it.
 void multiply(const WeightGradProduct& product, int64_t first, int64_t count, float* dw);
+// Both at once.
 void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
                      std::optional<int64_t> seed, DrawRows place, float* dw);
 

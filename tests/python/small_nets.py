@@ -55,3 +55,17 @@ def trained(model: nn.Module, x: torch.Tensor, widths: tuple[int, ...] = (8, 4, 
             for _ in range(3):
                 model(x)
     return model.eval()
+
+
+def descent(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor, steps: int
+) -> list[float]:
+    """Cross-entropy losses of so many steps on one batch."""
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses

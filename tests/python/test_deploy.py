@@ -94,10 +94,8 @@ def test_layers_without_integers_stay(options):
         close(program(x), model(x))
 
 
-def test_scripted_exported_and_stored():
-    x = images()
-    model = trained(quintil.quantize_(small_resnet(), DoubleRounding(bits=(8, 4, 2))), x)
-    program = deploy(quintil.set_bits(model, 4), x)
+def check_copies(program, x):
+    """Scripted and stored, exported, and copied it computes the same."""
     with torch.no_grad():
         want = program(x)
         stored = io.BytesIO()
@@ -106,6 +104,13 @@ def test_scripted_exported_and_stored():
         assert_same(torch.jit.load(stored)(x), want)
         assert_same(torch.export.export(program, (x,)).module()(x), want)
         assert_same(copy.deepcopy(program)(x), want)
+
+
+def test_scripted_exported_and_stored():
+    x = images()
+    model = trained(quintil.quantize_(small_resnet(), DoubleRounding(bits=(8, 4, 2))), x)
+    program = deploy(quintil.set_bits(model, 4), x)
+    check_copies(program, x)
 
 
 # VecQ -------------------------------------------------------------------------------------------------------------
@@ -194,14 +199,7 @@ def test_half_integers_with_other_readers_and_without_integers():
 def test_half_integers_scripted_exported_and_stored():
     x = images()
     program = deploy(vecq_net(VecQ(8, 8)), x)
-    with torch.no_grad():
-        want = program(x)
-        stored = io.BytesIO()
-        torch.jit.save(torch.jit.script(program), stored)
-        stored.seek(0)
-        assert_same(torch.jit.load(stored)(x), want)
-        assert_same(torch.export.export(program, (x,)).module()(x), want)
-        assert_same(copy.deepcopy(program)(x), want)
+    check_copies(program, x)
 
 
 def test_half_integers_need_averages():

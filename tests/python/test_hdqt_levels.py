@@ -14,7 +14,7 @@ from conftest import assert_same, same_bits
 from quintil import HDQT
 from quintil.nn import HadamardConv2d, HadamardLinear, fuse_, saturation
 from quintil.nn.hdqt import level_weight
-from small_nets import Net, images
+from small_nets import Net, descent, images
 from torch import Tensor, nn
 
 SCHEME = HDQT(weight_quantizer="vecq")
@@ -140,12 +140,5 @@ def test_a_net_learns():
     model = quintil.quantize_(Net(), SCHEME)
     y = torch.arange(40) % 5
     x = images(5)[y] + 0.1 * images(40)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    losses = []
-    for _ in range(40):
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = descent(model, torch.optim.Adam(model.parameters(), lr=0.01), x, y, 40)
     assert losses[-1] < 0.2 * losses[0]

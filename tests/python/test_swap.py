@@ -11,7 +11,7 @@ import torch
 from conftest import same_bits
 from quintil import HDQT
 from quintil.nn import HadamardLinear
-from small_nets import SWAPPABLE, Net, OwnLinear, images, swapped
+from small_nets import SWAPPABLE, Net, OwnLinear, descent, images, swapped
 from torch import nn
 
 
@@ -76,13 +76,7 @@ def test_an_optimiser_made_before_keeps_working():
     y = torch.arange(40) % 5
     x = torch.randn(5, 3, 8, 8)[y] + 0.1 * images(40)
     before = [p.detach().clone() for p in model.parameters()]
-    losses = []
-    for _ in range(30):
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = descent(model, optimizer, x, y, 30)
     assert losses[-1] < 0.5 * losses[0]
     assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before))
 

@@ -14,7 +14,7 @@ from conftest import assert_same, same_bits
 from quintil import VecQ
 from quintil.nn import VecQConv1d, VecQConv2d, VecQConvTranspose2d, VecQLinear
 from quintil.nn.levels import ActivationQuantizer
-from small_nets import Net, images
+from small_nets import Net, descent, images
 from torch import nn
 
 ops = torch.ops.quintil
@@ -320,14 +320,7 @@ def test_a_net_learns(scheme):
     model = quintil.quantize_(Net(), scheme)
     y = torch.arange(40) % 5
     x = images(5)[y] + 0.1 * images(40)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    losses = []
-    for _ in range(40):
-        loss = F.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = descent(model, torch.optim.Adam(model.parameters(), lr=0.01), x, y, 40)
     assert losses[-1] < 0.5 * losses[0]
     with torch.no_grad():
         assert float((model.eval()(x).argmax(1) == y).float().mean()) > 0.8

@@ -31,10 +31,10 @@ struct Strip {
   }
   void store(float* x, __m512 v) const { _mm512_mask_storeu_ps(x, lanes, v); }
 
-  // The bits of `positive` for one row.
-  const uint8_t* byte(const uint8_t* positive, int64_t row) const { return positive + row * ((cols + 7) / 8) + c / 8; }
+  // Where the bits of `positive` for one row begin, and these bits.
+  int64_t byte(int64_t row) const { return row * ((cols + 7) / 8) + c / 8; }
   __mmask16 bits(const uint8_t* positive, int64_t row) const {
-    const uint8_t* at = byte(positive, row);
+    const uint8_t* at = positive + byte(row);
     return static_cast<__mmask16>(count > 8 ? at[0] | at[1] << 8 : at[0]);
   }
 };
@@ -94,7 +94,7 @@ void batch_norm_s16f32(const int16_t* x, int64_t rows, int64_t cols, const NormF
       strip.store(y + i, norm.relu ? _mm512_max_ps(zero, z) : z);
       if (positive == nullptr) continue;
       const uint32_t on = _mm512_mask_cmp_ps_mask(strip.lanes, z, zero, _CMP_NLE_UQ);
-      auto* byte = const_cast<uint8_t*>(strip.byte(positive, r));
+      uint8_t* byte = positive + strip.byte(r);
       byte[0] = static_cast<uint8_t>(on);
       if (strip.count > 8) byte[1] = static_cast<uint8_t>(on >> 8);
     }
