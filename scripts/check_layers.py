@@ -22,7 +22,7 @@ REGISTRATION = re.compile(r"TORCH_LIBRARY_IMPL\(quintil,\s*(\w+),\s*\w+\)\s*\{(.
 REGISTERED = re.compile(r'\.impl\(\s*"(?:quintil::)?(\w+)"')
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
-PYTHON_LAYERS = ("_library", "functional", "nn", "bits", "studies", "continual", "cli")
+PYTHON_LAYERS = ("_library", "functional", "nn", "bits", "studies", "continual", "experiments", "cli")
 PYTHON_BELOW = {"_build": "_library", "_bindings": "_library"}  # made by the build; facts, for _library alone
 PYTHON_LEAVES = ("schemes", "models", "data", "metrics")
 PYTHON_ENTRIES = ("__init__", "__main__")
@@ -167,7 +167,7 @@ def may_import(importer: str, imported: str) -> bool:
     if importer == "report":
         return imported == "metrics"
     if imported == "report":
-        return importer in ("continual", "cli")
+        return importer in ("continual", "experiments", "cli")
     if imported in PYTHON_LEAVES:
         return True
     return imported in PYTHON_LAYERS and PYTHON_LAYERS.index(imported) < PYTHON_LAYERS.index(importer)

@@ -84,7 +84,7 @@ def test_version_and_console_script(capsys):
     [
         (
             "trian",
-            "quintil: error: expected one of train, sweep, predict, report, compare-quantizers, energy, datasets, info, got "
+            "quintil: error: expected one of train, sweep, predict, study, report, compare-quantizers, energy, datasets, info, got "
             "'trian' (did you mean train?)",
         ),
         ("train", "error: train: expected --preset or --dataset, got neither (presets: b50-inc10, "),

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a learner task by task and report it",
     "sweep": "data sets x learners x schemes x seeds, side by side",
     "predict": "labels for new samples from a checkpoint",
+    "study": "questions about the arithmetic: arms on equal seeds, a table and a picture",
     "report": "tables, pictures and exports of finished runs",
     "compare-quantizers": "errors of VecQ and of other quantisers on a network's weights",
     "energy": "operations and energy of a training step, layer by layer, beside float32",

@@ -218,10 +218,20 @@ def _log_csv(rows: Sequence[dict]) -> str:
     return "\n".join([",".join(_LOG_COLUMNS), *lines]) + "\n"
 
 
+def processor() -> str:
+    """Name of this machine's processor as the system gives it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
 def _environment() -> dict:
     return {
         "command": sys.argv,
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git_revision": _git_revision(),
         "host": platform.node(),

@@ -1,0 +1,204 @@
+"""The studies of HDQT, by name: what its paper claims or leaves open, each as arms that differ in one thing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+from quintil.report.published import PUBLISHED
+from quintil.schemes import HDQT
+
+from .study import Arm, Study
+
+_FLOAT = Arm("float32", None)
+_DEFAULT = Arm("HDQT", HDQT())
+_PAPER = Arm("HDQT, paper", HDQT.paper())
+UNLIMITED = 32
+_WIDTHS = (4, 6, 8, 10, 12)
+_TILES = (8, 16, 32, 64, 128, 256, 0)
+
+
+def _tables() -> dict[tuple[str, str, str], str]:
+    """The authors' tables: last accuracy of the linear head, of the same learner in both arithmetics."""
+    found = {}
+    for (dataset, method), rows in PUBLISHED.items():
+        for row in rows:
+            if row.head == "cnn":
+                cell = f"{row.last:.2f} ± {row.std:.2f}"
+                names = ("float32",) if row.arithmetic == "float32" else (_DEFAULT.label, _PAPER.label)
+                learners = (method, "bic-compat") if method == "bic" else (method,)
+                found.update({(dataset, learner, name): cell for learner in learners for name in names})
+    return found
+
+
+_TABLES = _tables()
+
+
+def _hdqt(label: str, *, line: str = "", x: str | None = None, **fields: Any) -> Arm:
+    return Arm(label, HDQT(**fields), line=line, x=x)
+
+
+def _har_table() -> Study:
+    return Study(
+        "har-table",
+        "Class-incremental learning on sensor data",
+        "Do 4-bit operands with 8-bit accumulators learn as well as float32?",
+        (_FLOAT, _DEFAULT, _PAPER),
+        datasets=("dsads", "hapt"),
+        learners=("lwf", "icarl", "bic", "bic-compat", "der", "memo"),
+        published=_TABLES,
+    )
+
+
+def _cifar_table() -> Study:
+    return dataclasses.replace(
+        _har_table(),
+        name="cifar-table",
+        title="Class-incremental learning on CIFAR-100",
+        datasets=("cifar100",),
+        learners=("icarl", "bic"),
+    )
+
+
+def _accumulator_sweep() -> Study:
+    def arm(accumulator: int, tile: int) -> Arm:
+        width = "no limit" if accumulator == UNLIMITED else f"{accumulator} bits"
+        length = "no tiles" if tile == 0 else f"tiles of {tile}"
+        fields = {"accumulator_bits": accumulator, "tile_size": tile, "backward_tile_size": tile}
+        return _hdqt(f"{width}, {length}", line=width, x="none" if tile == 0 else str(tile), **fields)
+
+    # 16 bits hold every sum of these networks but the longest without tiles, so one tile size says all
+    grid = [arm(width, tile) for width in _WIDTHS for tile in _TILES]
+    wide = [arm(16, 32), arm(16, 0), arm(UNLIMITED, 0)]
+    return Study(
+        "accumulator-sweep",
+        "Accumulator width and tile size",
+        "How narrow may accumulators be, and how many products may share one? (all three products alike)",
+        (_FLOAT, *grid, *wide),
+        axis="products per tile",
+    )
+
+
+def _bit_sweep() -> Study:
+    pairs = [(3, 6), (4, 8), (5, 10), (6, 12), (7, 14), (8, 16)]
+    published = dict(zip(["3/6", "4/8", "5/10", "6/12", "8/16"], ["74.02", "72.74", "77.46", "78.40", "77.79"]))
+    names = [f"{bits}/{accumulator}" for bits, accumulator in pairs]
+    ours = [_hdqt(f"HDQT {n}", line="HDQT", x=n, bits=b, accumulator_bits=a) for n, (b, a) in zip(names, pairs)]
+    paper = [
+        Arm(f"paper {n}", HDQT.paper("response", bits=b, accumulator_bits=a), line="HDQT, paper", x=n)
+        for n, (b, a) in zip(names, pairs)
+    ]
+    return Study(
+        "bit-sweep",
+        "Width of operands and accumulators",
+        "What does each width cost? (bits of operands / accumulators)",
+        (_FLOAT, *ours, *paper),
+        published={
+            ("dsads", "icarl", f"{kind} {name}"): value
+            for kind in ("HDQT", "paper")
+            for name, value in published.items()
+        },
+        axis="bits of operands / of accumulators",
+    )
+
+
+def _hadamard_ablation() -> Study:
+    blocks = [_hdqt(f"padded, blocks of {p}", hadamard_block=p) for p in (16, 32, 64, 128, 256)]
+    paper = HDQT.paper()
+    return Study(
+        "hadamard-ablation",
+        "The Hadamard transform of the backward",
+        "Does the transform matter once nothing else changes with it? ('none' divides by nothing; 'none, as published' "
+        "still divides by the order of the transform it left out)",
+        (
+            _FLOAT,
+            *blocks,
+            _hdqt("binary", hadamard="binary"),
+            _hdqt("divisor", hadamard="divisor"),
+            _hdqt("none", hadamard="none"),
+            _PAPER,
+            Arm("paper, none", dataclasses.replace(paper, hadamard="none")),
+            Arm("paper, none, as published", dataclasses.replace(paper, hadamard="none_scaled")),
+        ),
+        published={
+            ("dsads", "icarl", "HDQT, paper"): "72.74 ± 4.59",
+            ("hapt", "icarl", "HDQT, paper"): "82.56 ± 4.51",
+            ("hapt", "icarl", "paper, none, as published"): "48.11 ± 21.4",
+        },
+    )
+
+
+def _rounding_ablation() -> Study:
+    usual = ("b1g", "b2a", "b2g")
+    alone = [_hdqt(f"only {site}", stochastic=(site,)) for site in usual]
+    without = [_hdqt(f"all three but {site}", stochastic=tuple(s for s in usual if s != site)) for site in usual]
+    return Study(
+        "rounding-ablation",
+        "Stochastic rounding",
+        "Which of the six operands must round stochastically? (b1g, b2g: gradient in B1 and B2; b2a: activation in B2; "
+        "b1w: weight in B1; fw, fa: forward)",
+        (
+            _FLOAT,
+            _hdqt("b1g, b2a, b2g (HDQT)"),
+            _hdqt("none", stochastic=()),
+            *alone,
+            *without,
+            _hdqt("also b1w", stochastic=("b1w", *usual)),
+            _hdqt("all six", stochastic=("fw", "fa", "b1w", *usual)),
+        ),
+    )
+
+
+def _requantize_ablation() -> Study:
+    return Study(
+        "requantize-ablation",
+        "The second quantisation of weights and activations in the backward",
+        "The published ablation compared a run with itself (its switch was never off). What does it really cost?",
+        tuple(
+            [_FLOAT]
+            + [
+                _hdqt(f"{'on' if on else 'off'}, {name}", requantize=on, backward_accumulator_bits=width)
+                for name, width in (("8-bit backward accumulators", 8), ("no limit in the backward", UNLIMITED))
+                for on in (True, False)
+            ]
+        ),
+    )
+
+
+def _learning_rate() -> Study:
+    intended = {"milestones": (50,)}
+    return Study(
+        "learning-rate",
+        "The learning rate that never fell",
+        "The authors' milestone was a text, so their rate stayed at 0.01 on sensor data. What if it falls at epoch 50?",
+        (
+            _FLOAT,
+            Arm("float32, falls at 50", None, intended),
+            _DEFAULT,
+            Arm("HDQT, falls at 50", HDQT(), intended),
+        ),
+        datasets=("dsads", "hapt"),
+    )
+
+
+_MAKERS = (
+    _har_table,
+    _cifar_table,
+    _accumulator_sweep,
+    _bit_sweep,
+    _hadamard_ablation,
+    _rounding_ablation,
+    _requantize_ablation,
+    _learning_rate,
+)
+STUDIES: dict[str, Study] = {study.name: study for study in (make() for make in _MAKERS)}
+
+
+def study(name: str) -> Study:
+    """A study by name; ValueError naming the nearest one or all."""
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"study: expected name to be one of {', '.join(STUDIES)}, got {name!r}{hint}")
+    return STUDIES[name]

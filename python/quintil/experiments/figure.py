@@ -1,0 +1,66 @@
+"""The picture of a study: curves over its axis, or a bar per arm; a panel per data set and learner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from quintil.report.render import COLOURS, MUTED, Panel, Picture, draw
+
+from .results import HEADLINE, ArmResult, groups
+from .study import Study
+
+_FORMULA = "accuracy over all classes after the last task, linear head, %; mean and one standard deviation over seeds"
+
+
+def draw_study(study: Study, found: Sequence[ArmResult], stem: Path) -> Path:
+    """Write <stem>.png and <stem>.svg; returns the PNG. Bytes depend on the numbers alone."""
+    panels = [Panel(title, partial(_curves if study.axis else _points, study, arms)) for title, arms in groups(found)]
+    longest = max(len(arm.label) for arm in found)
+    if study.axis:
+        size, left = (5.6, 3.8), 0.7
+    else:
+        count = max(len(arms) for _, arms in groups(found))
+        left = 0.35 + 0.075 * longest
+        size = (3.2 + left, 0.9 + 0.27 * count)
+    picture = Picture("study", study.title, _FORMULA, panels, 2, size, left=left, heat=True)
+    draw(picture, stem)
+    return stem.with_name(f"{stem.name}.png")
+
+
+def _points(study: Study, arms: Sequence[ArmResult], axes: Axes) -> None:
+    """A line per arm, from the top in the order of the table, and the reference as a vertical line."""
+    for place, arm in enumerate(arms):
+        found = arm.estimate(HEADLINE)
+        colour = MUTED if arm.label == study.reference else COLOURS[0]
+        axes.errorbar(found.mean, place, xerr=found.std or 0.0, fmt="o", color=colour, markersize=4.5, capsize=2.5)
+        for value in arm.numbers[HEADLINE].values():
+            axes.plot(value, place, ".", color=colour, alpha=0.35, markersize=4)
+        if arm.label == study.reference:
+            axes.axvline(found.mean, color=MUTED, linewidth=0.9, linestyle="--")
+    axes.set_yticks(range(len(arms)), [arm.label for arm in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_xlabel("last accuracy (%)")
+
+
+def _curves(study: Study, arms: Sequence[ArmResult], axes: Axes) -> None:
+    """A curve per line over the places of the axis; arms beside it are horizontal lines."""
+    places = list(dict.fromkeys(arm.x for arm in arms if arm.x is not None))
+    lines = list(dict.fromkeys(arm.line for arm in arms if arm.x is not None))
+    for line, colour in zip(lines, COLOURS):
+        own = [(places.index(arm.x), arm.estimate(HEADLINE)) for arm in arms if arm.line == line and arm.x is not None]
+        x, y = [place for place, _ in own], [found.mean for _, found in own]
+        axes.errorbar(
+            x, y, yerr=[found.std or 0.0 for _, found in own], color=colour, marker="o", markersize=4, linewidth=1.6,
+            capsize=2.5, elinewidth=0.8,
+        )  # fmt: skip
+        axes.plot([], [], color=colour, marker="o", markersize=4, linewidth=1.6, label=line)
+    for arm in arms:
+        if arm.x is None:
+            axes.axhline(arm.estimate(HEADLINE).mean, color=MUTED, linewidth=1.0, linestyle="--", label=arm.label)
+    axes.set_xticks(range(len(places)), places)
+    axes.set_xlabel(study.axis)
+    axes.set_ylabel("last accuracy (%)")
