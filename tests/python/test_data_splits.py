@@ -246,3 +246,39 @@ def test_a_name_is_registered_once():
 def test_tensors_are_of_the_promised_types():
     assert DATA.x_train.dtype == torch.float32 and DATA.y_train.dtype == torch.int64
     assert DATA.subject_train.dtype == torch.int64 and DATA.x_train.is_contiguous()
+
+
+# --- validation ---------------------------------------------------------------
+
+
+def test_validation_holds_back_whole_persons_of_the_training_side():
+    whole, held = (quintil.data.load("synthetic", split="loso:2", seed=3, validation=on) for on in (False, True))
+    before, parts = set(whole.subject_train.tolist()), [
+        set(held.subject_train.tolist()),
+        set(held.subject_test.tolist()),
+    ]
+    assert (
+        parts[0] | parts[1] == before and not parts[0] & parts[1] and len(parts[1]) == max(1, round(0.2 * len(before)))
+    )
+    for side in ("train", "test"):
+        persons = getattr(held, f"subject_{side}")
+        for name in ("x", "y"):
+            rows = torch.isin(whole.subject_train, persons)
+            assert torch.equal(getattr(held, f"{name}_{side}"), getattr(whole, f"{name}_train")[rows])
+    others = [quintil.data.load("synthetic", split="loso:2", validation=True, seed=seed) for seed in range(8)]
+    assert len({tuple(other.subject_test.unique().tolist()) for other in others}) > 1
+
+
+def test_validation_without_persons_takes_a_fifth_of_every_class():
+    whole, held = (quintil.data.load("digits", validation=on) for on in (False, True))
+    counts = [torch.bincount(y) for y in (whole.y_train, held.y_test, held.y_train)]
+    assert torch.equal(counts[1], (counts[0] * 0.2).round().long()) and torch.equal(counts[1] + counts[2], counts[0])
+    rows = {tuple(row) for row in whole.x_test.flatten(1).tolist()}
+    assert not any(tuple(row) in rows for row in held.x_test.flatten(1).tolist())
+
+
+def test_validation_needs_a_second_training_person():
+    persons = sorted(set(DATA.subject_train.tolist()))
+    split = f'subjects:{{"train": [{persons[0]}], "test": [{persons[1]}]}}'
+    with pytest.raises(ValueError, match="synthetic: expected training persons to hold some back, got 1"):
+        quintil.data.load("synthetic", split=split, validation=True)

@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help=f"--epochs {_QUICK_EPOCHS} --seeds {_QUICK_SEEDS}, where not given"
     )
     made.add_argument("--epochs", type=int, metavar="N", help="per task, instead of the protocol's")
+    made.add_argument("--validation", action="store_true", help="test on a part of the training side instead")
     made.add_argument("--pool", nargs="+", default=[], metavar="JSON", help="add the seeds of earlier results")
     made.add_argument("--workers", type=int, help="processes side by side (processor cores)")
     made.add_argument("--results_dir", default="runs/studies", help="folder of the runs (%(default)s)")
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cells(chosen: Study, options: argparse.Namespace) -> list[Cell]:
-    own = {"results_dir": options.results_dir, "threads": 1}
+    own = {"results_dir": options.results_dir, "threads": 1, "validation": options.validation}
     own |= {} if options.data_root is None else {"data_root": options.data_root}
     epochs = options.epochs if options.epochs is not None else _QUICK_EPOCHS if options.quick else None
     seeds = options.seeds if options.seeds is not None else _QUICK_SEEDS if options.quick else None

@@ -86,6 +86,7 @@ def _add_task_arguments(group: Any) -> None:
     _flag(group, "--download", help="fetch absent files into the data root")
     group.add_argument("--features_file", help="ready feature table (.npz, .csv, .mat) instead of the original files")
     group.add_argument("--split", help="official | hdqt (persons drawn by the seed) | loso[:person] | subjects:JSON")
+    _flag(group, "--validation", help="test on a part of the training side instead: for choosing settings")
     group.add_argument("--normalise", "--normalize", help="none | minmax_all | minmax_train | zscore_train")
     group.add_argument("--subjects_drop", nargs="*", action=_IntegerList, help="persons to leave out")
     group.add_argument("--classes_drop", nargs="*", action=_IntegerList, help="original class numbers to leave out")

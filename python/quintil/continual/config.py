@@ -27,7 +27,7 @@ SCHEDULERS = ("steplr", "cosine")
 class RunConfig:
     """Options of a run; names are those of the command line [CIL 6].
 
-    dataset, data_root, split, normalise, features_file, subjects_drop, classes_drop, download: see
+    dataset, data_root, split, normalise, features_file, subjects_drop, classes_drop, download, validation: see
         `quintil.data.load`.
     method: a learner's name. model: fcnet, resnet20 or resnet32, None = by the data (RGB images: resnet32).
     init_cls, increment: classes of the first and of every later task; init_cls None = increment; increment 0 with
@@ -129,6 +129,7 @@ class RunConfig:
     subjects_drop: tuple[int, ...] | None = None
     classes_drop: tuple[int, ...] | None = None
     download: bool = False
+    validation: bool = False
     bit_widths: tuple[int, ...] = ()
     width_epochs: int = 0
     eval_every: int = 0
@@ -241,7 +242,7 @@ _CHOICES = {
 _FLAGS = (
     "kd_tau2", "all_outputs", "half_dims", "bias", "download", "hdqt_rounding", "bic_compat",
     "bic_compat_double_softmax", "train_base", "imprint_weights", "less_forget", "mr_loss", "noise_grad",
-    "self_contained", "fuse",
+    "self_contained", "fuse", "validation",
 )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def build_net(config: RunConfig, dataset: data.Dataset, streams: Streams) -> Inc
 
 def data_options(config: RunConfig, seed: int) -> dict:
     """The arguments of `data.load` for one seed; equal ones give equal data."""
-    names = ("split", "normalise", "download", "features_file", "subjects_drop", "classes_drop")
+    names = ("split", "normalise", "download", "features_file", "subjects_drop", "classes_drop", "validation")
     options = {name: getattr(config, name) for name in names}
     return {"name": config.dataset, "root": config.data_root, "seed": seed, **options}
 

@@ -8,6 +8,7 @@ that is not finite.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from .splits import split_share, stratified
 
 NORMALISATIONS = ("none", "minmax_all", "minmax_train", "zscore_train")
 
@@ -105,6 +108,7 @@ def load(
     features_file: str | Path | None = None,
     subjects_drop: Sequence[int] | None = None,
     classes_drop: Sequence[int] | None = None,
+    validation: bool = False,
 ) -> Dataset:
     """Load a data set by name [CIL 4].
 
@@ -119,6 +123,8 @@ def load(
     features_file: a ready feature table (.npz, .csv, .mat) instead of the files under root.
     subjects_drop, classes_drop: original numbers to leave out; None is the data set's default, () leaves none
     out.
+    validation: for choosing settings without a look at the test side: a fifth of the training persons (of the training
+        samples of every class, where there are no persons), drawn from seed, takes its place.
 
     Raises FileNotFoundError for absent files, ValueError for options, files or splits that are not usable.
     """
@@ -142,8 +148,24 @@ def load(
         classes_drop=None if classes_drop is None else tuple(int(c) for c in classes_drop),
     )
     loaded = _LOADERS[base](request)
+    if validation:
+        loaded = held_out(loaded, request.seed)
     check(loaded)
     return loaded
+
+
+def held_out(data: Dataset, seed: int, share: float = 0.2) -> Dataset:
+    """The training side alone, split again: whole persons, or every class alike; ValueError for a single person."""
+    if data.subject_train is None:
+        masks = stratified(data.y_train.numpy(), seed, share)
+    else:
+        masks = split_share(data.name, data.subject_train.numpy(), seed, share)
+    train, test = (torch.from_numpy(mask) for mask in masks)
+    persons = (None, None) if data.subject_train is None else (data.subject_train[train], data.subject_train[test])
+    return dataclasses.replace(
+        data, x_train=data.x_train[train], y_train=data.y_train[train], x_test=data.x_train[test],
+        y_test=data.y_train[test], subject_train=persons[0], subject_test=persons[1],
+    )  # fmt: skip
 
 
 def check(data: Dataset) -> None:

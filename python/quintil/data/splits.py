@@ -42,6 +42,16 @@ def split_persons(
     return np.isin(subjects, train), np.isin(subjects, test)
 
 
+def split_share(name: str, subjects: np.ndarray, seed: int, test_share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Boolean masks (train, test): round(test_share * count) persons, at least one, drawn by random.Random(seed)."""
+    persons = sorted(set(subjects.tolist()))
+    if len(persons) < 2:
+        raise ValueError(f"{name}: expected training persons to hold some back, got {len(persons)}")
+    test = random.Random(seed).sample(persons, max(1, round(test_share * len(persons))))
+    held = np.isin(subjects, test)
+    return ~held, held
+
+
 def stratified(labels: np.ndarray, seed: int, test_share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
     """Boolean masks (train, test): of every label, round(test_share * count) rows drawn by RandomState(seed)
     are test.

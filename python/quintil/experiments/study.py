@@ -93,6 +93,7 @@ def cells(
         its runs finished: the experiment's folder is named after the data set, the learner and what an arm changes.
     """
     length = [] if epochs is None else [f"{epochs}-epochs"]
+    length += ["validation"] if options.get("validation") else []
     found = []
     for dataset in datasets or study.datasets:
         for learner in learners or study.learners:
