@@ -7,15 +7,14 @@ mean square error, and its input a gradient, so that it computes all three produ
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import quintil
 import torch
 import torch.nn.functional as F
 from bench_common import Call
+from quintil.experiments.simulation import simulate_
 from quintil.models import FCNet, IncrementalNet, resnet20, resnet32
 from torch import Tensor, nn
 
@@ -113,16 +112,6 @@ WORKLOADS = {
 }
 
 
-def simulate(model: nn.Module) -> None:
-    """Swap the layers for those of tests/python/simulation.py."""
-    folder = str(Path(__file__).resolve().parents[1] / "tests" / "python")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    from simulation import simulate_
-
-    simulate_(model, quintil.HDQT())
-
-
 def prepared(workload: Workload, arithmetic: str) -> tuple[nn.Module, Tensor]:
     """The net in its arithmetic and a batch, both laid out as that arithmetic likes them."""
     torch.manual_seed(0)
@@ -130,7 +119,7 @@ def prepared(workload: Workload, arithmetic: str) -> tuple[nn.Module, Tensor]:
     if x.dim() == 4 and arithmetic != "simulation":
         model, x = (t.to(memory_format=torch.channels_last) for t in (model, x))
     if arithmetic == "simulation":
-        simulate(model)
+        simulate_(model, quintil.HDQT())
     elif arithmetic in (OURS, "layers", "paper"):
         quintil.quantize_(model, quintil.HDQT.paper() if arithmetic == "paper" else quintil.HDQT())
         if arithmetic == OURS and x.dim() == 4:

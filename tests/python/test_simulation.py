@@ -7,8 +7,8 @@ import quintil
 import torch
 from conftest import activations, weights
 from quintil import HDQT
+from quintil.experiments.simulation import HeldOut, simulate_
 from quintil.models import resnet20
-from simulation import simulate_
 from torch import Tensor, nn
 
 SCHEMES = [HDQT(), HDQT.paper(), HDQT(hadamard="none", tile_size=21, backward_tile_size=7), HDQT(accumulator_bits=32)]
@@ -106,11 +106,67 @@ def test_whole_net():
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        (HDQT(overflow="wrap"), "simulate_: expected overflow 'saturate', got 'wrap'"),
-        (HDQT(accumulate="every_mac"), "simulate_: expected accumulate 'tile_end', got 'every_mac'"),
-        (HDQT(hadamard="binary"), "simulate_: expected hadamard other than .*, got 'binary'"),
+        (HDQT(overflow="wrap"), "simulation: expected overflow 'saturate', got 'wrap'"),
+        (HDQT(accumulate="every_mac"), "simulation: expected accumulate 'tile_end', got 'every_mac'"),
+        (HDQT(hadamard="binary"), "simulation: expected hadamard other than .*, got 'binary'"),
+        (HDQT(stochastic=("fw",)), "simulation: expected stochastic without fw and fa, got .'fw',."),
     ],
 )
 def test_what_is_not_simulated_is_refused(scheme, message):
     with pytest.raises(NotImplementedError, match=message):
         simulate_(nn.Linear(4, 4), scheme)
+
+
+# One thing held out ---------------------------------------------------------------------------------------------------
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float(((a - b).norm() / b.norm()).detach())
+
+
+@pytest.mark.parametrize("held", ["fw", "fa", "b1w", "b1g", "b2a", "b2g"])
+def test_an_operand_that_is_not_rounded_brings_its_product_closer(held):
+    """Only its own product gets closer to float32's, or those that use the forward's operand; nothing else changes."""
+    scheme = HDQT(stochastic=(), accumulator_bits=32, range_fraction=1.0)
+    layer, x = linear(96, 64), activations(128, 96)
+    exact = nn.Linear(96, 64)
+    exact.load_state_dict(layer.state_dict())
+    g = torch.randn(128, 64)
+    want = [exact(x), *gradients(exact, x, g)]
+    usual, other = (simulate_(nn.Linear(96, 64), s) for s in (scheme, HeldOut(**fields(scheme), held=held)))
+    errors = []
+    for side in (usual, other):
+        side.load_state_dict(layer.state_dict())
+        errors.append([relative(a, b) for a, b in zip([side(x), *gradients(side, x, g)][:3], want)])
+    forward, b1, b2 = (after < 0.95 * before for before, after in zip(*errors))
+    closer = {"fw": (1, 1, 0), "fa": (1, 0, 1), "b1w": (0, 1, 0), "b1g": (0, 1, 0), "b2a": (0, 0, 1), "b2g": (0, 0, 1)}
+    own = tuple(name for name, now in zip(("forward", "b1", "b2"), (forward, b1, b2)) if now)
+    assert set(own) <= {name for name, may in zip(("forward", "b1", "b2"), closer[held]) if may} and own
+
+
+@pytest.mark.parametrize("place, held", list(enumerate(["forward", "b1", "b2"])))
+def test_an_accumulator_without_a_limit_is_that_of_an_unlimited_scheme(place, held):
+    narrow = HDQT(stochastic=(), accumulator_bits=6)
+    wide = replace(narrow, accumulator_bits=32)
+    layer, x, g = linear(96, 64), activations(128, 96), torch.randn(128, 64)
+    sides = [HeldOut(**fields(narrow), held="nothing"), HeldOut(**fields(narrow), held=held), wide]
+    found = []
+    for scheme in sides:
+        side = simulate_(nn.Linear(96, 64), scheme)
+        side.load_state_dict(layer.state_dict())
+        found.append([side(x), *gradients(side, x, g)][:3])
+    for number in range(3):
+        same = sides[2] if number == place else sides[0]
+        assert torch.equal(found[1][number], found[sides.index(same)][number])
+    assert not torch.equal(found[0][place], found[2][place])
+
+
+def test_the_scheme_keeps_its_state_in_files_and_has_a_name_of_its_own():
+    scheme = HeldOut(bits=5, held="b1g")
+    assert quintil.schemes.Scheme.from_dict(scheme.to_dict()) == scheme
+    with pytest.raises(ValueError, match="HeldOut: expected held to be one of 'nothing', 'fw', .*, got 'everything'"):
+        HeldOut(held="everything")
+
+
+def fields(scheme: HDQT) -> dict:
+    return {name: value for name, value in vars(scheme).items()}

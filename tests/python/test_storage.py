@@ -322,7 +322,9 @@ def test_a_file_that_cannot_grow_leaves_the_old_one(tmp_path):
 
 def test_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="^write_tensors: expected .*pipe to be a file or nothing, got a device or pipe$"):
+    with pytest.raises(
+        ValueError, match="^write_tensors: expected .*pipe to be a file or nothing, got a device or pipe$"
+    ):
         write_tensors(tmp_path / "pipe", {"a": torch.zeros(1)}, {})
     assert (tmp_path / "pipe").is_fifo()
 

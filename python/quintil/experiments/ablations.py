@@ -9,6 +9,7 @@ from typing import Any
 from quintil.report.published import PUBLISHED
 from quintil.schemes import HDQT
 
+from .simulation import HeldOut
 from .study import Arm, Study
 
 _FLOAT = Arm("float32", None)
@@ -166,6 +167,28 @@ def _requantize_ablation() -> Study:
     )
 
 
+def _hold_one_out() -> Study:
+    names = {
+        "nothing": "nothing (simulated)",
+        "fw": "forward, weight",
+        "fa": "forward, activation",
+        "b1w": "B1, weight",
+        "b1g": "B1, gradient",
+        "b2a": "B2, activation",
+        "b2g": "B2, gradient",
+        "forward": "forward, accumulator",
+        "b1": "B1, accumulator",
+        "b2": "B2, accumulator",
+    }
+    return Study(
+        "hold-one-out",
+        "One operand or accumulator left as it is",
+        "Which quantisation costs the most? All but the named one is low precision: an operand is scaled and clipped "
+        "but not rounded, an accumulator has no limit. Simulated in float32, so slow",
+        (_FLOAT, _DEFAULT, *(Arm(label, HeldOut(held=held)) for held, label in names.items())),
+    )
+
+
 def _learning_rate() -> Study:
     intended = {"milestones": (50,)}
     return Study(
@@ -190,6 +213,7 @@ _MAKERS = (
     _hadamard_ablation,
     _rounding_ablation,
     _requantize_ablation,
+    _hold_one_out,
     _learning_rate,
 )
 STUDIES: dict[str, Study] = {study.name: study for study in (make() for make in _MAKERS)}

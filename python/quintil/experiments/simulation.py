@@ -8,30 +8,79 @@ nothing else needs the operand, blocks of samples small enough for the caches, o
 
 Code values and tile sums are integers below 2^24, which float32 holds exactly. Rounding draws other numbers than
 quintil, from the same law. `simulate_(model, quintil.HDQT())` takes the place of `quintil.quantize_`.
+
+Being float it can do what integers cannot: leave one operand unrounded. `HeldOut` is the scheme of such layers, for the
+question which of the six operands and three accumulators costs the most [HDQT Fig. 2].
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from quintil import HDQT
 from torch import Tensor, nn
 
+from quintil.nn import quantize_
+from quintil.nn.registry import SwappedLayer, swaps
+from quintil.schemes import HDQT
+from quintil.schemes.hdqt import SITES
+
+ACCUMULATORS = ("forward", "b1", "b2")
 EPS = 1e-32
 CHUNK = 1 << 18  # unfolded floats of the samples that are worked on together: 1 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut(HDQT):
+    """HDQT simulated in float32, but for one thing that stays as it is.
+
+    held: an operand ('fw', 'fa', 'b1w', 'b1g', 'b2a', 'b2g'), which is scaled and clipped as ever but not rounded, or
+        an accumulator ('forward', 'b1', 'b2'), which has no limit, or 'nothing'. An operand of the forward that is not
+        rounded is so in B1 and B2 too, until it is quantised again.
+    """
+
+    name: ClassVar[str] = "hdqt_held_out"
+
+    held: str = "nothing"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_choice("held", ("nothing", *SITES, *ACCUMULATORS))
+        _check_simulated(self)
+
+
+def _check_simulated(scheme: HDQT) -> None:
+    """NotImplementedError for options that the simulation lacks."""
+    plain = HDQT(accumulate="tile_end", overflow="saturate", requantize=True, conv_backward="per_sample")
+    for name in ("accumulate", "overflow", "requantize", "conv_backward", "dc_row", "weight_quantizer"):
+        if getattr(scheme, name) != getattr(plain, name):
+            wanted = getattr(plain, name)
+            raise NotImplementedError(f"simulation: expected {name} {wanted!r}, got {getattr(scheme, name)!r}")
+    for name, missing in (("hadamard", ("binary", "none_scaled")), ("ste", ("clip",))):
+        if getattr(scheme, name) in missing:
+            raise NotImplementedError(
+                f"simulation: expected {name} other than {missing}, got {getattr(scheme, name)!r}"
+            )
+    if {"fw", "fa"} & set(scheme.stochastic):
+        raise NotImplementedError(f"simulation: expected stochastic without fw and fa, got {scheme.stochastic}")
+
+
+def _held(scheme: HDQT) -> str:
+    return scheme.held if isinstance(scheme, HeldOut) else "nothing"
 
 
 # ---- codes [H1, H2, H7, H8] --------------------------------------------------------------------------------
 
 
-def _codes_at(z: Tensor, scale: Tensor, low: int, high: int, stochastic: bool) -> Tensor:
+def _codes_at(z: Tensor, scale: Tensor, low: int, high: int, site: str, scheme: HDQT) -> Tensor:
     u = z / (scale + EPS)
-    u = u.add_(torch.rand_like(u)).floor_() if stochastic else u.round_()
+    if site != _held(scheme):
+        u = u.add_(torch.rand_like(u)).floor_() if site in scheme.stochastic else u.round_()
     return u.clamp_(low, high)
 
 
@@ -41,14 +90,14 @@ def forward_codes(z: Tensor, site: str, scheme: HDQT) -> tuple[Tensor, Tensor]:
     signed = bool(smallest < 0)
     high = 2 ** (scheme.bits - 1) - 1 if signed else 2**scheme.bits - 1
     scale = scheme.range_fraction * torch.maximum(-smallest, largest) / high
-    return _codes_at(z, scale, -high if signed else 0, high, site in scheme.stochastic), scale
+    return _codes_at(z, scale, -high if signed else 0, high, site, scheme), scale
 
 
 def backward_codes(z: Tensor, site: str, scheme: HDQT) -> tuple[Tensor, Tensor]:
     """Signed codes with a scale per matrix: z [..., rows, columns], scale [..., 1, 1]."""
     high = 2 ** (scheme.bits - 1) - 1
     scale = z.abs().amax((-2, -1), keepdim=True) / high
-    return _codes_at(z, scale, -high, high, site in scheme.stochastic), scale
+    return _codes_at(z, scale, -high, high, site, scheme), scale
 
 
 # ---- Hadamard transform [H5, H6] ---------------------------------------------------------------------------
@@ -103,12 +152,14 @@ def tiled_product(a: Tensor, b: Tensor, tile: int, accumulator_bits: int) -> Ten
 
 
 def forward_product(a: Tensor, b: Tensor, scheme: HDQT) -> Tensor:
-    return tiled_product(a, b, scheme.tile_size, scheme.accumulator_bits)
+    return tiled_product(a, b, scheme.tile_size, 32 if _held(scheme) == "forward" else scheme.accumulator_bits)
 
 
-def backward_product(a: Tensor, b: Tensor, scheme: HDQT) -> Tensor:
+def backward_product(a: Tensor, b: Tensor, scheme: HDQT, name: str) -> Tensor:
+    """Of B1 or B2; the accumulator that is held has no limit."""
     bits = scheme.backward_accumulator_bits
-    return tiled_product(a, b, scheme.backward_tile_size, scheme.accumulator_bits if bits is None else bits)
+    bits = 32 if _held(scheme) == name else scheme.accumulator_bits if bits is None else bits
+    return tiled_product(a, b, scheme.backward_tile_size, bits)
 
 
 def straight_through(gradient: Tensor, z: Tensor, scheme: HDQT) -> Tensor:
@@ -142,13 +193,13 @@ class LinearFunction(torch.autograd.Function):
             p = block_order(wc.size(0), scheme)
             weights, s1 = backward_codes(hadamard_columns(wc, p), "b1w", scheme)
             gradient, s2 = backward_codes(hadamard_rows(g, p), "b1g", scheme)
-            dx = backward_product(gradient, weights, scheme).mul_(s2 * s1 * sw / p)
+            dx = backward_product(gradient, weights, scheme, "b1").mul_(s2 * s1 * sw / p)
             dx = straight_through(dx, raw[0], scheme) if raw else dx
         if ctx.needs_input_grad[1]:
             p = block_order(xc.size(0), scheme)
             activations, s3 = backward_codes(hadamard_columns(xc, p), "b2a", scheme)
             gradient, s4 = backward_codes(hadamard_columns(g, p), "b2g", scheme)
-            dw = backward_product(gradient.t(), activations, scheme).mul_(s4 * s3 * sx / p)
+            dw = backward_product(gradient.t(), activations, scheme, "b2").mul_(s4 * s3 * sx / p)
             dw = straight_through(dw, raw[1], scheme) if raw else dw
         if ctx.needs_input_grad[2]:
             db = g.sum(0)
@@ -187,14 +238,14 @@ class Conv2dFunction(torch.autograd.Function):
         for part in chunks(xc, g, rows.size(1)):
             if dx is not None:
                 gradient, s2 = backward_codes(hadamard_columns(g[part], over_outputs), "b1g", scheme)
-                columns = backward_product(weights.t(), gradient, scheme)
+                columns = backward_product(weights.t(), gradient, scheme, "b1")
                 image = F.fold(columns, xc.shape[2:], **geometry)
                 dx[part] = image.mul_((s2 * s1 * sw / over_outputs).unsqueeze(-1))
             if dw is not None:
                 columns = hadamard_rows(F.unfold(xc[part], **geometry), over_positions)
                 activations, s3 = backward_codes(columns, "b2a", scheme)
                 gradient, s4 = backward_codes(hadamard_rows(g[part], over_positions), "b2g", scheme)
-                product = backward_product(gradient, activations.mT, scheme)
+                product = backward_product(gradient, activations.mT, scheme, "b2")
                 dw += product.mul_(s4 * s3 * sx / over_positions).sum(0)
         dw = None if dw is None else dw.view_as(wc)
         if raw:
@@ -213,16 +264,20 @@ def chunks(x: Tensor, y: Tensor, depth: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, x.size(0), step))
 
 
-class SimulatedLinear(nn.Linear):
-    scheme: HDQT
-
+@swaps(HeldOut, nn.Linear)
+class SimulatedLinear(SwappedLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         y = LinearFunction.apply(input.reshape(-1, self.in_features), self.weight, self.bias, self.scheme)
         return y.reshape(*input.shape[:-1], self.out_features)
 
 
-class SimulatedConv2d(nn.Conv2d):
-    scheme: HDQT
+@swaps(HeldOut, nn.Conv2d)
+class SimulatedConv2d(SwappedLayer, nn.Conv2d):
+    @classmethod
+    def refusal(cls, module: nn.Module, scheme: HDQT) -> str | None:
+        if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
+            return "groups are not 1, or the padding is not of zeros in numbers"
+        return None
 
     def forward(self, input: Tensor) -> Tensor:
         names = ("kernel_size", "stride", "padding", "dilation")
@@ -235,22 +290,5 @@ def simulate_(model: nn.Module, scheme: HDQT) -> nn.Module:
 
     NotImplementedError for options of the scheme that the simulation lacks, ValueError for groups or other padding.
     """
-    plain = HDQT(accumulate="tile_end", overflow="saturate", requantize=True, conv_backward="per_sample")
-    for name in ("accumulate", "overflow", "requantize", "conv_backward"):
-        if getattr(scheme, name) != getattr(plain, name):
-            wanted = getattr(plain, name)
-            raise NotImplementedError(f"simulate_: expected {name} {wanted!r}, got {getattr(scheme, name)!r}")
-    for name, missing in (("hadamard", ("binary", "none_scaled")), ("ste", ("clip",))):
-        if getattr(scheme, name) in missing:
-            raise NotImplementedError(f"simulate_: expected {name} other than {missing}, got {getattr(scheme, name)!r}")
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
-                raise ValueError(f"simulate_: expected groups 1 and padding by zeros in numbers, got {module}")
-            module.__class__ = SimulatedConv2d
-        elif isinstance(module, nn.Linear):
-            module.__class__ = SimulatedLinear
-        else:
-            continue
-        module.scheme = scheme
-    return model
+    held = {} if isinstance(scheme, HeldOut) else {"held": "nothing"}
+    return quantize_(model, HeldOut(**{f.name: getattr(scheme, f.name) for f in dataclasses.fields(scheme)}, **held))
