@@ -25,7 +25,7 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,20 @@ from quintil.continual import Job, SweepError, sweep
 from quintil.continual.rundir import pretty, processor, quintil_version, write_atomic
 from quintil.continual.sweep_plan import plan_sweep
 from quintil.continual.train import USER_ERRORS
-from quintil.experiments import STUDIES, ArmResult, Cell, Study, as_json, cells, from_json, markdown, pooled, result
+from quintil.experiments import (
+    STUDIES,
+    ArmResult,
+    Cell,
+    Study,
+    as_json,
+    cells,
+    from_json,
+    groups,
+    markdown,
+    pooled,
+    result,
+    rows,
+)
 from quintil.experiments import study as study_named
 from quintil.metrics import read_run
 
@@ -85,8 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             print("\n".join(f"  {'finished' if f.finished else 'to do':<10}{job}" for job, f in plan.items()))
             return 0
-        found = pooled(_train(chosen, asked, todo, options.workers), earlier)
-        _write(chosen, found, options, arguments)
+        folders = _train(asked, todo, options.workers)
+        if chosen.measure:
+            _write_measures(chosen, asked, folders, options, arguments)
+        else:
+            found = [result(chosen, cell, read_run(folder)) for cell, folder in zip(asked, folders, strict=True)]
+            _write_accuracies(chosen, pooled(found, earlier), options, arguments)
     except KeyboardInterrupt:
         print("\nstopped; finished runs and tasks are kept, the same command goes on from here", file=sys.stderr)
         return 130
@@ -111,8 +128,8 @@ def _cells(chosen: Study, options: argparse.Namespace) -> list[Cell]:
     )  # fmt: skip
 
 
-def _train(chosen: Study, asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> list[ArmResult]:
-    """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; then read them."""
+def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> list[Path]:
+    """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns their folders."""
     waiting, ended = set(todo), []
     names = {cell.config: f"{cell.dataset} {cell.learner}, {cell.arm.label}" for cell in asked}
     with tqdm(total=len(todo), unit="run", dynamic_ncols=True, disable=None) as bar:
@@ -125,9 +142,7 @@ def _train(chosen: Study, asked: Sequence[Cell], todo: Sequence[Job], workers: i
                 tqdm.write(f"{len(ended)}/{len(todo)}  {names[job.config]}, seed {job.seed}: {said}", file=sys.stdout)
                 sys.stdout.flush()
 
-        folders = sweep([cell.config for cell in asked], workers=workers, on_job=on_job)
-    runs = [read_run(folder) for folder in folders]
-    return [result(chosen, cell, run) for cell, run in zip(asked, runs, strict=True)]
+        return sweep([cell.config for cell in asked], workers=workers, on_job=on_job)
 
 
 def _accuracy(folder: Path) -> str:
@@ -135,27 +150,60 @@ def _accuracy(folder: Path) -> str:
     return f"last {summary['last_acc_cnn']:.2f}"
 
 
-def _write(chosen: Study, found: Sequence[ArmResult], options: argparse.Namespace, arguments: Sequence[str]) -> None:
+def _write_accuracies(
+    chosen: Study, found: Sequence[ArmResult], options: argparse.Namespace, arguments: Sequence[str]
+) -> None:
+    tables = [(title, rows(chosen, arms)) for title, arms in groups(found)]
+    facts = _facts(arguments)
+    _write(chosen, options, tables, as_json(chosen, found, facts), facts, lambda out: _draw_study(chosen, found, out))
+
+
+def _draw_study(chosen: Study, found: Sequence[ArmResult], out: Path) -> Path:
+    from quintil.experiments.figure import draw_study
+
+    return draw_study(chosen, found, out)
+
+
+def _write_measures(
+    chosen: Study, asked: Sequence[Cell], folders: Sequence[Path], options: argparse.Namespace, arguments: Sequence[str]
+) -> None:
+    """Look into the networks of every run; one table, and one set of files, per data set and learner."""
+    from quintil.experiments.collected import collect, draw_rows, table
+
+    facts = _facts(arguments)
+    tables, measured = [], {}
+    with tqdm(unit="task", dynamic_ncols=True, disable=None) as bar:
+        for cell, folder in zip(asked, folders, strict=True):
+            measured[f"{cell.dataset}, {cell.learner}"] = collect(chosen, cell, folder, bar.update)
+    tables = [(title, table(chosen, own)) for title, own in measured.items()]
+    content = {"study": chosen.name, "question": chosen.question, "facts": facts, "measured": measured}
+    first = next(iter(measured.values()))
+    _write(chosen, options, tables, content, facts, lambda out: draw_rows(chosen, first, out))
+
+
+def _write(
+    chosen: Study,
+    options: argparse.Namespace,
+    tables: Sequence[tuple[str, list[list[str]]]],
+    content: dict[str, Any],
+    facts: dict[str, Any],
+    draw: Callable[[Path], Path],
+) -> None:
+    """<out>.json, the picture where matplotlib is there, then the page."""
     out = Path(options.out or Path(options.results_dir) / chosen.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    facts = _facts(arguments)
-    write_atomic(out.with_name(f"{out.name}.json"), pretty(as_json(chosen, found, facts)))
-    picture = _draw(chosen, found, out)
+    write_atomic(out.with_name(f"{out.name}.json"), pretty(content))
+    try:
+        picture = draw(out)
+    except ModuleNotFoundError:
+        picture = None
     machine = f"{facts['processor']}, instruction set {facts['isa']}, one thread a run"
     footer = f"`{facts['command']}`, {facts['date']}, {machine}."
     page = out.with_name(f"{out.name}.md")
-    text = markdown(chosen, found, picture=picture.name if picture else None, footer=footer)
+    text = markdown(chosen, tables, picture=picture.name if picture else None, footer=footer)
     write_atomic(page, text)
     print(f"\n{text}\nresults {page}, {out.name}.json")
     print(f"picture {picture}" if picture else "no picture: it takes matplotlib (pip install 'quintil[report]')")
-
-
-def _draw(chosen: Study, found: Sequence[ArmResult], out: Path) -> Path | None:
-    try:
-        from quintil.experiments.figure import draw_study
-    except ModuleNotFoundError:
-        return None
-    return draw_study(chosen, found, out)
 
 
 def _facts(arguments: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ arms that are equal in two studies are trained once.
 from __future__ import annotations
 
 from .ablations import STUDIES, study
-from .results import ArmResult, as_json, from_json, markdown, pooled, result, rows
+from .results import ArmResult, as_json, from_json, groups, markdown, pooled, result, rows
 from .study import Arm, Cell, Study, cells
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "as_json",
     "cells",
     "from_json",
+    "groups",
     "markdown",
     "pooled",
     "result",

@@ -205,6 +205,37 @@ def _learning_rate() -> Study:
     )
 
 
+def _measured(name: str, title: str, question: str) -> Study:
+    """A study of the networks of HDQT() after each task, from checkpoints that other studies do not keep."""
+    arm = Arm(_DEFAULT.label, HDQT(), {"save_checkpoint": "task"})
+    return Study(name, title, question, (arm,), reference=arm.label, measure=name)
+
+
+def _saturation() -> Study:
+    return _measured(
+        "saturation",
+        "Tile sums beyond an 8-bit accumulator",
+        "How many tile sums of the forward are clamped, by layer, task and tile size?",
+    )
+
+
+def _gradient_statistics() -> Study:
+    return _measured(
+        "gradient-statistics",
+        "Operands of the backward before and after the Hadamard transform",
+        "Does the transform spread outliers, so that more levels are used? (b1w, b1g: weight and gradient of B1; b2a, "
+        "b2g: activation and gradient of B2)",
+    )
+
+
+def _rounding_bias() -> Study:
+    return _measured(
+        "rounding-bias",
+        "Bias and spread of integer gradients",
+        "Is the gradient right on average where it rounds stochastically, and how far is a single draw?",
+    )
+
+
 _MAKERS = (
     _har_table,
     _cifar_table,
@@ -214,6 +245,9 @@ _MAKERS = (
     _rounding_ablation,
     _requantize_ablation,
     _hold_one_out,
+    _saturation,
+    _gradient_statistics,
+    _rounding_bias,
     _learning_rate,
 )
 STUDIES: dict[str, Study] = {study.name: study for study in (make() for make in _MAKERS)}

@@ -21,9 +21,10 @@ COLUMNS = {
 }
 HEADLINE = "last_acc_cnn"
 _NUMBERS = (*COLUMNS, "forgetting_class_best_old_cnn")
-LEGEND = (
+_ACCURACIES = (
     "Percent, mean ± standard deviation (n - 1) over seeds. Differences are paired seed by seed, with 95 % intervals."
 )
+_MEASURED = "Means over tasks, then mean ± standard deviation (n - 1) over seeds."
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,10 @@ def _signed(found: Estimate | None) -> str:
     return f"{found.mean:+.2f}" if found.low is None else f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def markdown(study: Study, found: Sequence[ArmResult], *, picture: str | None, footer: str) -> str:
-    """The study as a page: question, tables, picture, how it was made."""
-    parts = [f"# {study.title}", study.question, LEGEND]
-    for title, arms in groups(found):
-        head, *body = rows(study, arms)
+def markdown(study: Study, tables: Sequence[tuple[str, list[list[str]]]], *, picture: str | None, footer: str) -> str:
+    """The study as a page: question, a titled table per data set and learner, picture, how it was made."""
+    parts = [f"# {study.title}", study.question, _MEASURED if study.measure else _ACCURACIES]
+    for title, (head, *body) in tables:
         lines = [head, ["---"] * len(head), *body]
         parts += [f"## {title}", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
     parts += [f"![{study.title}]({picture})"] if picture else []

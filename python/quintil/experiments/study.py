@@ -37,6 +37,7 @@ class Study:
     datasets, learners: what it runs on unless told otherwise. seeds: how many of the protocol's seeds.
     published: (data set, learner, arm) -> what the authors print for the last accuracy of the linear head.
     axis: name of the axis of a sweep; without one every arm is a bar.
+    measure: "" for accuracies; or what is measured in the networks after each task, by a name of `inside.MEASURES`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Study:
     seeds: int = 5
     published: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     axis: str = ""
+    measure: str = ""
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
