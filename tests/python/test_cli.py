@@ -222,7 +222,7 @@ def test_datasets(capsys):
     assert main(["datasets"]) == 0
     output = capsys.readouterr().out
     assert [line.split()[0] for line in output.splitlines() if line and line[0] != " "] == list(CATALOGUE)
-    assert "Protocol/subject101.dat" in output and output.count("https://") == 7
+    assert "Protocol/subject101.dat" in output and output.count("https://") == 8
     assert main(["datasets", "digits"]) == 0
     loaded = data.load("digits")
     output = capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_digits_are_complete_scaled_and_always_split_alike():
 
 def test_names_lists_every_data_set():
     assert quintil.data.names() == (
-        "cifar100", "custom", "digits", "dsads", "hapt", "hapt_raw", "imdb", "mnist", "pamap2", "synthetic",
+        "cifar100", "custom", "digits", "dsads", "hapt", "hapt_raw", "hapt_windows", "imdb", "mnist", "pamap2", "synthetic",
     )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ _SAMPLES = {  # data set -> shape of a sample, classes after the last task
     "dsads": ((405,), 19),
     "hapt": ((561,), 11),
     "hapt_raw": ((216,), 11),
+    "hapt_windows": ((6, 128), 11),
     "pamap2": ((243,), 11),
 }
 _MEASURED_STEPS = 20
@@ -154,7 +155,15 @@ def _networks(name: str | None) -> list[str]:
     from quintil.continual.presets import PRESETS
 
     if name == "all":
-        return ["digits", "hdqt-cifar100", "hdqt-dsads", "hdqt-hapt", "hdqt-hapt-raw", "hdqt-pamap2"]
+        return [
+            "digits",
+            "hdqt-cifar100",
+            "hdqt-dsads",
+            "hdqt-hapt",
+            "hdqt-hapt-raw",
+            "hdqt-hapt-windows",
+            "hdqt-pamap2",
+        ]
     if name not in PRESETS:
         near = difflib.get_close_matches(str(name), [*PRESETS, "all"], n=1)
         hint = f" (did you mean {near[0]}?)" if near else " (see --help)"

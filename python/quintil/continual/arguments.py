@@ -198,7 +198,7 @@ def _add_network_arguments(group: Any) -> None:
         choices=(*MODELS, *_MODEL_ALIASES), help="default: resnet32 for RGB images, else fcnet",
     )  # fmt: skip
     group.add_argument("--in_dim", type=int, help="values per sample, checked against the data")
-    group.add_argument("--fc_hid_dim", type=int, help="hidden width of fcnet (default: its input)")
+    group.add_argument("--fc_hid_dim", type=int, help="hidden width of fcnet (default: its input) or lstm (64)")
     group.add_argument("--fc_nr_hid", type=int, help="further hidden layers of fcnet")
     _flag(group, "--half_dims", help="fcnet with half the widths")
     group.add_argument(

@@ -16,7 +16,7 @@ from .exemplars import POLICIES, SELECTIONS
 from .rundir import folder_name
 from .samples import BITS
 
-MODELS = ("fcnet", "resnet20", "resnet32")
+MODELS = ("fcnet", "lstm", "resnet20", "resnet32")
 NORMS = ("none", "layer", "batch")
 BIC_LAYERS = ("one", "per_task")
 HEADS = ("linear", "cosine")
@@ -29,7 +29,8 @@ class RunConfig:
 
     dataset, data_root, split, normalise, features_file, subjects_drop, classes_drop, download, validation: see
         `quintil.data.load`.
-    method: a learner's name. model: fcnet, resnet20 or resnet32, None = by the data (RGB images: resnet32).
+    method: a learner's name. model: fcnet, lstm (windows of signals), resnet20 or resnet32, None = by
+        the data (RGB images: resnet32, others: fcnet).
     init_cls, increment: classes of the first and of every later task; init_cls None = increment; increment 0 with
         init_cls None = one task with all classes.
     seeds: one run each. order_seed draws the class order (None = the run's own seed); class_order: None (drawn),
@@ -46,8 +47,9 @@ class RunConfig:
         classes, or one "per_task". bic_epochs: of its second stage (None = 200, with bic_compat those of the first).
         bic_compat: the HDQT authors' variant, always per_task; bic_compat_double_softmax: only its loss.
     scheduler: "steplr" (milestones) or "cosine", which falls to 0 over the epochs of each task.
-    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet. in_dim: values per sample, only checked. head: linear or cosine
-        classifier (None = the learner's own, linear for all but lucir). bias: gives a linear classifier a bias.
+    fc_hid_dim, fc_nr_hid, half_dims, norm: FCNet; fc_hid_dim is also the width of an LSTM (None = 64). in_dim: values
+        per sample, only checked. head: linear or cosine classifier (None = the learner's own, linear for all but
+        lucir). bias: gives a linear classifier a bias.
     alpha_aux, train_base: der and memo, weight of the auxiliary head; memo, whether the base trains after task 1.
     imprint_weights, less_forget, mr_loss, lw_mr, mr_margin, mr_nearest, rs_ratio: lucir, its parts on or off, weight,
         margin and number of nearest new classes of the margin ranking, least share of exemplars in an epoch.

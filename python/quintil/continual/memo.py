@@ -32,6 +32,10 @@ class MEMO(DER):
             hidden = inputs if config.fc_hid_dim is None else config.fc_hid_dim
             base = FCNet(inputs, hidden, out=hidden, half_dims=config.half_dims, **options)
             block = FCNet(base.out_features, **options)
+        elif model == "lstm":
+            raise ValueError(
+                "memo: expected model to be fcnet, resnet20 or resnet32, got lstm (it has no stages to share)"
+            )
         else:
             base, block = make_backbone(config, model, inputs, generator).split()
         backbone = SharedBaseBackbone(base, block, train_base=config.train_base)

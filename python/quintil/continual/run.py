@@ -91,15 +91,22 @@ def build_net(config: RunConfig, dataset: data.Dataset, streams: Streams) -> Inc
             f"build_net: expected in_dim to equal the values per sample of {dataset.name}, got {config.in_dim} and "
             f"{sample[0].numel()} (sample shape {list(sample.shape[1:])})"
         )
+    windows = sample.dim() == 3 and sample.is_floating_point()
     model = config.model or ("resnet32" if images and sample.size(1) == 3 else "fcnet")
-    if model != "fcnet" and (not images or sample.size(1) != 3):
+    if model == "lstm" and not windows:
+        raise ValueError(
+            f"build_net: expected windows [channels, length] for lstm, got samples {list(sample.shape[1:])} "
+            f"(data set {dataset.name})"
+        )
+    if model.startswith("resnet") and (not images or sample.size(1) != 3):
         raise ValueError(
             f"build_net: expected samples [3, height, width] for {model}, got {list(sample.shape[1:])} "
             f"(data set {dataset.name})"
         )
     generator = streams["init"]
     with torch.random.fork_rng(devices=[]):  # layers first initialise themselves from the default generator
-        net = find_learner(config.method).make_net(config, model, sample[0].numel(), generator)
+        inputs = sample.size(1) if model == "lstm" else sample[0].numel()
+        net = find_learner(config.method).make_net(config, model, inputs, generator)
     return net.to(memory_format=torch.channels_last) if images else net
 
 

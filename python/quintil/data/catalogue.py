@@ -68,6 +68,14 @@ CATALOGUE: dict[str, Entry] = {
         "RawData/labels.txt and RawData/{acc,gyro}_expXX_userYY.txt",
         hapt.URL,
     ),
+    "hapt_windows": Entry(
+        "the same recordings, windows of the signals themselves",
+        "float32 [6, 128], acceleration and angular rate; 12 classes (default 11); 30 persons (default "
+        "28); 10,929 windows",
+        "official persons (default), hdqt, loso[:person], subjects:JSON",
+        "RawData/labels.txt and RawData/{acc,gyro}_expXX_userYY.txt",
+        hapt.URL,
+    ),
     "imdb": Entry(
         "IMDB: film reviews, negative or positive",
         f"int64 [{imdb.LENGTH}] words as numbers below {imdb.WORDS:,}; 2 classes; 25,000 + 25,000 texts",

@@ -1,11 +1,12 @@
 """HAPT, "Smartphone-Based Recognition of Human Activities and Postural Transitions" (UCI 341): 30 persons, 12
 classes.
 
-Two forms. `hapt`: the publisher's 561 features, from Train/X_train.txt and Test/X_test.txt (already in [-1, 1]) or,
+Three forms. `hapt`: the publisher's 561 features, from Train/X_train.txt and Test/X_test.txt (already in [-1, 1]) or,
 where those are absent, computed from the raw 50 Hz signals (`har.py`). `hapt_raw`: 27 statistics
-(`features.py`) of the 8 signals acc x y z, gyro x y z, |acc|, |gyro| = 216 columns. Both cut windows of 128 samples,
-step 64, inside each segment of labels.txt; segments in file order, train persons before test persons: the rows are
-then those of the publisher's y and subject files.
+(`features.py`) of the 8 signals acc x y z, gyro x y z, |acc|, |gyro| = 216 columns. `hapt_windows`: the signals
+themselves, acc and gyro [6, 128]. All cut windows of 128 samples, step 64, inside each segment of labels.txt;
+segments in file order, train persons before test persons: the rows are then those of the publisher's y and subject
+files.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ URL = (
 ACTIVITIES, PERSONS = range(1, 13), range(1, 31)
 TEST_PERSONS = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 _FOLDER = "HAPT Data Set"
+WINDOW_VERSION = 1  # of the cached windows
 _TABLES = ("hapt_combined.csv", "hapt.csv", "hapt.npz", "hapt.mat")
 # Persons 7 and 28 lack classes; class 8 (sit to stand) is missing for eight persons. HDQT leaves all three
 # out.
@@ -68,6 +70,13 @@ def load_hapt_raw(request: Request) -> Dataset:
     """x float32 [N, 216] computed from the raw signals."""
     request.refuse("argument", "features_file")
     return person_dataset("hapt_raw", read_raw(_folder(request, "RawData/labels.txt")), _RULES, request)
+
+
+@dataset("hapt_windows")
+def load_hapt_windows(request: Request) -> Dataset:
+    """x float32 [N, 6, 128]: windows of the raw signals, scaled by channel."""
+    request.refuse("argument", "features_file")
+    return person_dataset("hapt_windows", read_windows(_folder(request, "RawData/labels.txt")), _RULES, request)
 
 
 def _table(request: Request) -> PersonTable:
@@ -122,6 +131,12 @@ def read_raw(folder: Path) -> PersonTable:
     """
     table = _read_windows(folder, "hapt_raw", _compute, FEATURE_VERSION)
     return dataclasses.replace(table, features="216 statistics of the raw signals")
+
+
+def read_windows(folder: Path) -> PersonTable:
+    """The windows themselves, in units of g and rad/s; errors as `read_raw`."""
+    table = _read_windows(folder, "hapt_windows", _compute_windows, WINDOW_VERSION)
+    return dataclasses.replace(table, features=f"windows of {WINDOW} samples of the raw signals")
 
 
 def _read_windows(folder: Path, name: str, compute: Callable, version: int) -> PersonTable:
@@ -199,6 +214,11 @@ def _compute(segments: np.ndarray, texts: Texts) -> dict[str, np.ndarray]:
     features = window_features(np.concatenate([windows, *lengths], axis=1))
     x = features.reshape(len(windows), 8 * len(FEATURE_NAMES)).astype(np.float32)
     return {"x": x, "labels": labels, "persons": persons}
+
+
+def _compute_windows(segments: np.ndarray, texts: Texts) -> dict[str, np.ndarray]:
+    windows, labels, persons = cut_windows(segments, _parse(texts))
+    return {"x": windows.astype(np.float32), "labels": labels, "persons": persons}
 
 
 def _compute_har(segments: np.ndarray, texts: Texts) -> dict[str, np.ndarray]:

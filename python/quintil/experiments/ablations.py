@@ -236,6 +236,17 @@ def _rounding_bias() -> Study:
     )
 
 
+def _lstm_har() -> Study:
+    return Study(
+        "lstm-har",
+        "An LSTM on windows of raw signals",
+        "Beyond the paper: does HDQT train a recurrent network, whose state passes through 32 quantised products?",
+        (_FLOAT, _DEFAULT, _PAPER),
+        datasets=("hapt_windows",),
+        learners=("icarl", "bic"),
+    )
+
+
 _MAKERS = (
     _har_table,
     _cifar_table,
@@ -249,6 +260,7 @@ _MAKERS = (
     _gradient_statistics,
     _rounding_bias,
     _learning_rate,
+    _lstm_har,
 )
 STUDIES: dict[str, Study] = {study.name: study for study in (make() for make in _MAKERS)}
 

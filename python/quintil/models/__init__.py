@@ -5,6 +5,7 @@ from .incremental import CosineHead, IncrementalNet
 from .mlp import FCNet
 from .mobilenet import MobileNetV2, mobilenet_v2
 from .preact import PreActResNet, preact_resnet18, preact_resnet20, preact_resnet50
+from .recurrent import WindowLSTM
 from .resnet import CifarResNet, resnet20, resnet32
 from .small import CnnLstm, lenet5, vgg_like
 
@@ -19,6 +20,7 @@ __all__ = [
     "SharedBaseBackbone",
     "MobileNetV2",
     "PreActResNet",
+    "WindowLSTM",
     "lenet5",
     "mobilenet_v2",
     "preact_resnet18",
