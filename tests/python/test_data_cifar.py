@@ -95,6 +95,23 @@ def test_every_form_gives_the_same_tensors(layout, form, tmp_path, monkeypatch):
     assert data.checksums == {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
 
 
+def test_classes_may_be_left_out(tmp_path):
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    for name, raw in layout_files("cifar-100-binary").items():
+        (folder / name).write_bytes(raw)
+    kept = [label for label in range(100) if label not in (0, 7, 99)]
+    data = quintil.data.load("cifar100", tmp_path, classes_drop=(7, 0, 99))
+    assert data.class_names == tuple(NAMES[label] for label in kept)
+    for side, (pixels, fine, _) in cifar_parts(COUNTS).items():
+        rows = np.isin(fine, kept)
+        np.testing.assert_array_equal(getattr(data, f"x_{side}").numpy(), pixels[rows].reshape(-1, 3, 32, 32))
+        assert [kept[label] for label in getattr(data, f"y_{side}").tolist()] == fine[rows].tolist()
+    for wrong in ((100,), range(100)):
+        with pytest.raises(ValueError, match="cifar100: expected classes_drop to be some of the labels 0..99, got"):
+            quintil.data.load("cifar100", tmp_path, classes_drop=wrong)
+
+
 def test_the_real_files_or_a_full_size_copy(tmp_path, monkeypatch):
     """50,000 + 10,000 images, 500 + 100 per class; generated at that size where the real ones are absent."""
     monkeypatch.undo()

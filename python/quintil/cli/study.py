@@ -33,8 +33,8 @@ import torch
 from tqdm import tqdm
 
 from quintil._library import active_isa
-from quintil.continual import Job, SweepError, sweep
-from quintil.continual.rundir import pretty, processor, quintil_version, write_atomic
+from quintil.continual import Job, RunConfig, SweepError, sweep
+from quintil.continual.rundir import SeedDirectory, pretty, processor, quintil_version, write_atomic
 from quintil.continual.sweep_plan import plan_sweep
 from quintil.continual.train import USER_ERRORS
 from quintil.experiments import (
@@ -96,7 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         todo = [job for job, folder in plan.items() if not folder.finished]
         print(f"{chosen.name}: {len(plan)} runs, {len(plan) - len(todo)} finished\n  {chosen.question}", flush=True)
         if options.dry_run:
-            print("\n".join(f"  {'finished' if f.finished else 'to do':<10}{job}" for job, f in plan.items()))
+            names = _names(asked)
+            print(
+                "\n".join(f"  {_state(folder):<10}{names[job.config]}, seed {job.seed}" for job, folder in plan.items())
+            )
             return 0
         folders = _train(asked, todo, options.workers)
         if chosen.measure:
@@ -118,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cells(chosen: Study, options: argparse.Namespace) -> list[Cell]:
-    own = {"results_dir": options.results_dir, "threads": 1, "validation": options.validation}
+    own = {"results_dir": options.results_dir, "threads": 1}
+    own |= {"validation": True} if options.validation else {}
     own |= {} if options.data_root is None else {"data_root": options.data_root}
     epochs = options.epochs if options.epochs is not None else _QUICK_EPOCHS if options.quick else None
     seeds = options.seeds if options.seeds is not None else _QUICK_SEEDS if options.quick else None
@@ -128,10 +132,18 @@ def _cells(chosen: Study, options: argparse.Namespace) -> list[Cell]:
     )  # fmt: skip
 
 
+def _names(asked: Sequence[Cell]) -> dict[RunConfig, str]:
+    return {cell.config: f"{cell.dataset} {cell.learner}, {cell.arm.label}" for cell in asked}
+
+
+def _state(folder: SeedDirectory) -> str:
+    return "finished" if folder.finished else "begun" if folder.path.is_dir() else "new"
+
+
 def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> list[Path]:
     """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns their folders."""
     waiting, ended = set(todo), []
-    names = {cell.config: f"{cell.dataset} {cell.learner}, {cell.arm.label}" for cell in asked}
+    names = _names(asked)
     with tqdm(total=len(todo), unit="run", dynamic_ncols=True, disable=None) as bar:
 
         def on_job(job: Job, outcome: Path | BaseException) -> None:

@@ -49,8 +49,8 @@ class _Part:
 
 @dataset("cifar100")
 def load_cifar100(request: Request) -> Dataset:
-    """x uint8 [N, 3, 32, 32], 100 classes by fine label name; no persons."""
-    request.refuse("argument", "features_file", "subjects_drop", "classes_drop")
+    """x uint8 [N, 3, 32, 32], 100 classes by fine label name, less classes_drop (fine labels); no persons."""
+    request.refuse("argument", "features_file", "subjects_drop")
     request.require_split("official")
     if request.normalise not in (None, "none"):
         raise ValueError(f"cifar100: expected normalise to be none (transform does it), got {request.normalise!r}")
@@ -62,21 +62,34 @@ def load_cifar100(request: Request) -> Dataset:
         member = _MEMBERS[layout][0 if side == "train" else 1]
         part = parse(f"cifar100: {member}", files.pop(member), COUNTS[side])
         _check_labels(f"cifar100: {member}", part, COUNTS[side])
-        images = torch.from_numpy(np.array(part.pixels, order="C")).view(-1, 3, 32, 32)
-        sides[side] = images, torch.from_numpy(part.fine.astype(np.int64))
+        kept = np.setdiff1d(np.arange(CLASSES), _dropped(request))
+        rows = np.isin(part.fine, kept)
+        images = torch.from_numpy(np.array(part.pixels[rows], order="C")).view(-1, 3, 32, 32)
+        sides[side] = images, torch.from_numpy(np.searchsorted(kept, part.fine[rows]).astype(np.int64))
+    names = _class_names(layout, files)
     return Dataset(
         name="cifar100",
         x_train=sides["train"][0],
         y_train=sides["train"][1],
         x_test=sides["test"][0],
         y_test=sides["test"][1],
-        class_names=_class_names(layout, files),
+        class_names=tuple(names[label] for label in kept),
         subject_train=None,
         subject_test=None,
         transform=normalise_images,
         augment=augment_images,
         checksums=checksums,
     )
+
+
+def _dropped(request: Request) -> tuple[int, ...]:
+    """classes_drop; ValueError for a number that is no fine label, or if nothing would be left."""
+    dropped = request.classes_drop or ()
+    if not set(dropped) < set(range(CLASSES)):
+        raise ValueError(
+            f"cifar100: expected classes_drop to be some of the labels 0..{CLASSES - 1}, got {list(dropped)[:8]}"
+        )
+    return dropped
 
 
 def _find(request: Request) -> tuple[str, dict[str, bytes]]:

@@ -37,6 +37,7 @@ class Study:
     datasets, learners: what it runs on unless told otherwise. seeds: how many of the protocol's seeds.
     published: (data set, learner, arm) -> what the authors print for the last accuracy of the linear head.
     axis: name of the axis of a sweep; without one every arm is a bar.
+    common: options of all runs that differ from the protocol; they then lie in folders named after the study.
     measure: "" for accuracies; or what is measured in the networks after each task, by a name of `inside.MEASURES`.
     """
 
@@ -50,6 +51,7 @@ class Study:
     seeds: int = 5
     published: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     axis: str = ""
+    common: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ""
 
     def __post_init__(self) -> None:
@@ -106,9 +108,11 @@ def cells(
                     f"study: expected first_seed < seeds <= {len(base.seeds)} (the seeds of {dataset}), "
                     f"got {first_seed} and {count}"
                 )
-            base = base.replace(seeds=base.seeds[first_seed:count], **options)
+            base = base.replace(seeds=base.seeds[first_seed:count], **{**study.common, **options})
             for arm in study.arms:
-                name = "_".join([dataset, learner, *length, *_words(arm.changes)])
+                name = "_".join(
+                    [*([study.name] if study.common else []), dataset, learner, *length, *_words(arm.changes)]
+                )
                 config = base.replace(scheme=arm.scheme, exp_name=name).replace(**arm.changes)
                 found.append(Cell(dataset, learner, arm, config if epochs is None else _of_length(config, epochs)))
     return found
