@@ -101,6 +101,14 @@ TORCH_LIBRARY(quintil, m) {
       "total)",
       tags);
 
+  m.def("luq_quantize(Tensor x, *, SymInt seed, int bits=4, int samples=1, str levels='corrected') -> Tensor", tags);
+  m.def("luq_codes(Tensor x, *, SymInt seed, int bits=4, int sample=0) -> (Tensor codes, Tensor scale)", tags);
+  m.def("sawb_clip(Tensor x) -> Tensor", tags);
+  m.def(
+      "minifloat_quantize(Tensor x, int[] significand_bits, Tensor exponent, *, SymInt? seed=None, "
+      "Tensor? previous=None) -> Tensor",
+      tags);
+
   m.def(
       "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
       "SymInt? seed, bool save) -> (Tensor y, Tensor x_codes, Tensor weight_codes, Tensor scales)",
@@ -139,5 +147,9 @@ TORCH_LIBRARY(quintil, m) {
   m.def(
       "_vecq_forward(Tensor x, int bits, Tensor step, Tensor? alpha, int drive, int grad_mode, float ratio) -> "
       "(Tensor y, Tensor codes, Tensor alpha, Tensor bounds)",
+      tags);
+  m.def("_luq_forward(Tensor x, SymInt seed, int bits, int samples, int levels) -> Tensor", tags);
+  m.def(
+      "_minifloat_forward(Tensor x, int[] significand_bits, Tensor exponent, SymInt? seed, Tensor? previous) -> Tensor",
       tags);
 }

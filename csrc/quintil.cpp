@@ -201,6 +201,30 @@ std::tuple<Tensor, Tensor, Tensor> vecq_losses(const Tensor& x, const Tensor& y,
   return op.call(x, y, per_channel);
 }
 
+Tensor luq_quantize(const Tensor& x, int64_t seed, int64_t bits, int64_t samples, const std::string& levels) {
+  static const auto op = handle<Tensor(const Tensor&, c10::SymInt, int64_t, int64_t, Text)>("quintil::luq_quantize");
+  return op.call(x, seed, bits, samples, levels);
+}
+
+std::tuple<Tensor, Tensor> luq_codes(const Tensor& x, int64_t seed, int64_t bits, int64_t sample) {
+  static const auto op =
+      handle<std::tuple<Tensor, Tensor>(const Tensor&, c10::SymInt, int64_t, int64_t)>("quintil::luq_codes");
+  return op.call(x, seed, bits, sample);
+}
+
+Tensor sawb_clip(const Tensor& x) {
+  static const auto op = handle<Tensor(const Tensor&)>("quintil::sawb_clip");
+  return op.call(x);
+}
+
+Tensor minifloat_quantize(const Tensor& x, const std::vector<int64_t>& significand_bits, const Tensor& exponent,
+                          std::optional<int64_t> seed, const std::optional<Tensor>& previous) {
+  static const auto op =
+      handle<Tensor(const Tensor&, at::IntArrayRef, const Tensor&, Seed, const std::optional<Tensor>&)>(
+          "quintil::minifloat_quantize");
+  return op.call(x, significand_bits, exponent, symbolic(seed), previous);
+}
+
 std::string active_isa() {
   return kernels::active_name();
 }

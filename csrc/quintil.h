@@ -159,6 +159,17 @@ QUINTIL_API std::tuple<at::Tensor, at::Tensor> vecq_activation(const at::Tensor&
 QUINTIL_API std::tuple<at::Tensor, at::Tensor, at::Tensor> vecq_losses(const at::Tensor& x, const at::Tensor& y,
                                                                        bool per_channel = false);
 
+// The mean of `samples` draws of powers of two.
+QUINTIL_API at::Tensor luq_quantize(const at::Tensor& x, int64_t seed, int64_t bits = 4, int64_t samples = 1,
+                                    const std::string& levels = "corrected");
+// Codes and scale of one draw.
+QUINTIL_API std::tuple<at::Tensor, at::Tensor> luq_codes(const at::Tensor& x, int64_t seed, int64_t bits = 4,
+                                                         int64_t sample = 0);
+QUINTIL_API at::Tensor sawb_clip(const at::Tensor& x);
+QUINTIL_API at::Tensor minifloat_quantize(const at::Tensor& x, const std::vector<int64_t>& significand_bits,
+                                          const at::Tensor& exponent, std::optional<int64_t> seed = std::nullopt,
+                                          const std::optional<at::Tensor>& previous = std::nullopt);
+
 // Sets the width of the layers of a scripted Double Rounding model, and lets every BatchNorm per width follow, as
 // quintil.set_bits does in Python; layers that no pattern matches keep theirs. Before anything is changed: ValueError
 // for a width that a layer does not have or a module without such layers, IndexError for a pattern that matches none.

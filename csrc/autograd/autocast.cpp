@@ -22,9 +22,10 @@ void in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(quintil, AutocastCPU, m) {
-  for (const char* op : {"quantize", "hadamard_transform", "hadamard_linear", "hadamard_conv2d",
-                         "hadamard_conv2d_batch_norm", "lsq_quantize", "double_round_quantize", "vecq_step",
-                         "vecq_quantize", "vecq_codes", "vecq_activation", "vecq_losses"}) {
+  for (const char* op :
+       {"quantize", "hadamard_transform", "hadamard_linear", "hadamard_conv2d", "hadamard_conv2d_batch_norm",
+        "lsq_quantize", "double_round_quantize", "vecq_step", "vecq_quantize", "vecq_codes", "vecq_activation",
+        "vecq_losses", "luq_quantize", "luq_codes", "sawb_clip", "minifloat_quantize"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<in_float32>());
   }
 }

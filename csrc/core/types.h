@@ -24,6 +24,7 @@ enum class Site : uint32_t {
   kInputGradGrad = 4,    // b1g
   kWeightGradInput = 5,  // b2a
   kWeightGradGrad = 6,   // b2g
+  kLuqSample = 16,       // draw j of LUQ has the site 16 + j
 };
 
 // What an accumulator of A bits does with a tile sum that does not fit.
@@ -115,6 +116,17 @@ struct PairSums {
   double yy;
   double xx;
   double error;
+};
+
+// Floats with a list of significands. A magnitude of binade d, whose exponent field is first_exponent - d, is rounded to a
+// multiple of steps[d]; below the last binade to one of the last step; above the first it becomes `top`, where all stop
+// [HDQT H18, H19]. Steps and their inverses are powers of two and normal numbers.
+struct MinifloatGrid {
+  const float* steps;
+  const float* inverses;
+  int32_t binades;  // at least 1
+  int32_t first_exponent;
+  float top;
 };
 
 // The stream of random numbers of one operand. `bits` is 16, or 8 for the site b2a (N5).

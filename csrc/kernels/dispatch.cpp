@@ -59,6 +59,11 @@ constexpr KernelTable kScalar = {
     .widen_u8s16 = scalar::widen_u8s16,
     .double_round_s8s8 = scalar::double_round_s8s8,
     .sum_rows_f32 = scalar::sum_rows_f32,
+    .luq_f32f32 = scalar::luq_f32f32,
+    .luq_f32s8 = scalar::luq_f32s8,
+    .minifloat_f32f32 = scalar::minifloat_f32f32,
+    .minifloat_f32f32_stochastic = scalar::minifloat_f32f32_stochastic,
+    .minifloat_f32f32f32_hysteresis = scalar::minifloat_f32f32f32_hysteresis,
 };
 
 // Each table begins with the one before: a CPU with the later instruction set has the earlier one as well. One that is not
@@ -109,6 +114,11 @@ constexpr KernelTable kAvx2 = [] {
   t.widen_u8s16 = avx2::widen_u8s16;
   t.double_round_s8s8 = avx2::double_round_s8s8;
   t.sum_rows_f32 = avx2::sum_rows_f32;
+  t.luq_f32f32 = avx2::luq_f32f32;
+  t.luq_f32s8 = avx2::luq_f32s8;
+  t.minifloat_f32f32 = avx2::minifloat_f32f32;
+  t.minifloat_f32f32_stochastic = avx2::minifloat_f32f32_stochastic;
+  t.minifloat_f32f32f32_hysteresis = avx2::minifloat_f32f32f32_hysteresis;
 #endif
   return t;
 }();

@@ -130,6 +130,26 @@ struct KernelTable {
   // --- reduce -----------------------------------------------------------------------------------------------------
   // out[c] = x[0][c] + x[1][c] + ... rows ascending, float32; out = 0 where rows = 0 (N8).
   void (*sum_rows_f32)(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
+
+  // --- luq: x [rows, cols] is contiguous and finite, alpha a positive normal number; element (r, c) draws the bits of
+  // place (row0 + r, c) -----------------------------------------------------------------------------------------------
+  // sums[i] += luq_signed_level(x[i]) [HDQT H15, H16].
+  void (*luq_f32f32)(const float* x, int64_t rows, int64_t cols, float alpha, const Draw& draw, int64_t row0,
+                     float* sums);
+  // codes[i] = luq_signed_level(x[i]); max|x| / alpha <= 64.
+  void (*luq_f32s8)(const float* x, int64_t rows, int64_t cols, float alpha, const Draw& draw, int64_t row0,
+                    int8_t* codes);
+
+  // --- minifloat: NaN stays NaN; x and y may be the same memory ------------------------------------------------------
+  // y[i] = minifloat_nearest(x[i]) [HDQT H19].
+  void (*minifloat_f32f32)(const float* x, int64_t n, const MinifloatGrid& grid, float* y);
+  // y[i] = minifloat_stochastic(x[i]) for contiguous [rows, cols]; element (r, c) draws the bits of place
+  // (row0 + r, c).
+  void (*minifloat_f32f32_stochastic)(const float* x, int64_t rows, int64_t cols, const MinifloatGrid& grid,
+                                      const Draw& draw, int64_t row0, float* y);
+  // y[i] = minifloat_hysteresis(x[i], previous[i]) [HDQT H22]; previous may be the memory of y.
+  void (*minifloat_f32f32f32_hysteresis)(const float* x, const float* previous, int64_t n, const MinifloatGrid& grid,
+                                         float* y);
 };
 
 }  // namespace quintil::kernels

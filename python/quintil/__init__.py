@@ -5,13 +5,15 @@ from quintil._library import _bindings, active_isa, cmake_prefix_path, runnable_
 from . import bits, functional, nn  # after _library: they bind the ops  # isort: skip
 from .functional import set_checked
 from .nn import dequantize_, load_quantized, quantize_, save_quantized, set_bits
-from .schemes import HDQT, DoubleRounding, VecQ
+from .schemes import FP134, HDQT, LUQ, DoubleRounding, VecQ
 from .studies import energy, probe
 
 __version__ = _bindings.build_flags()["version"]
 
 __all__ = [
+    "FP134",
     "HDQT",
+    "LUQ",
     "DoubleRounding",
     "VecQ",
     "__version__",

@@ -146,6 +146,30 @@ void add_levels(std::vector<Row>& rows, Data& d) {
       [&](const KernelTable& k, int64_t i) { k.compare_f32f32(d.f32.data() + i, d.zeros_f32.data() + i, kSumChunk); });
 }
 
+void add_baselines(std::vector<Row>& rows, Data& d) {
+  // FP134 at the scale 1: its twelve steps, and their inverses.
+  static constexpr float steps[] = {0x1p-3f, 0x1p-4f, 0x1p-5f, 0x1p-6f, 0x1p-7f, 0x1p-8f,
+                                    0x1p-9f, 0x1p-9f, 0x1p-9f, 0x1p-9f, 0x1p-9f, 0x1p-9f};
+  static constexpr float inverses[] = {0x1p3f, 0x1p4f, 0x1p5f, 0x1p6f, 0x1p7f, 0x1p8f,
+                                       0x1p9f, 0x1p9f, 0x1p9f, 0x1p9f, 0x1p9f, 0x1p9f};
+  static constexpr MinifloatGrid grid{steps, inverses, 12, 128, 3.875f};
+  const auto add = [&](const char* kernel, const char* what, std::function<void(const KernelTable&)> call) {
+    rows.push_back({kernel, what, kElements, false, std::move(call)});
+  };
+  add("luq_f32f32", "",
+      [&](const KernelTable& k) { k.luq_f32f32(d.f32.data(), kRows, kCols, 0.1f, draw_of(16), 0, d.out_f32.data()); });
+  add("luq_f32s8", "",
+      [&](const KernelTable& k) { k.luq_f32s8(d.f32.data(), kRows, kCols, 0.1f, draw_of(16), 0, d.panels.data()); });
+  add("minifloat_f32f32", "FP134",
+      [&](const KernelTable& k) { k.minifloat_f32f32(d.f32.data(), kElements, grid, d.out_f32.data()); });
+  add("minifloat_f32f32_stochastic", "FP134", [&](const KernelTable& k) {
+    k.minifloat_f32f32_stochastic(d.f32.data(), kRows, kCols, grid, draw_of(16), 0, d.out_f32.data());
+  });
+  add("minifloat_f32f32f32_hysteresis", "FP134", [&](const KernelTable& k) {
+    k.minifloat_f32f32f32_hysteresis(d.f32.data(), d.zeros_f32.data(), kElements, grid, d.out_f32.data());
+  });
+}
+
 void add_transforms(std::vector<Row>& rows, Data& d) {
   for (const int64_t order : {64, 1024}) {
     const std::string what = "order " + std::to_string(order);
@@ -357,6 +381,7 @@ TEST_CASE("kernels", "[!benchmark]") {
   add_quantizers(rows, data);
   add_learned_steps(rows, data);
   add_levels(rows, data);
+  add_baselines(rows, data);
   add_transforms(rows, data);
   add_packing(rows, data);
   add_batch_norm(rows, data);

@@ -121,7 +121,7 @@ def test_options(line, changes):
             "argument --requantize/--quantRequantize: expected true, false, 1 or 0, got 'yes'",
         ),
         ("--epochs ten", "argument --epochs/--num-epochs: invalid int value: 'ten'"),
-        ("--quant luq", "argument --quant/--quantMethod/-qmethod: invalid choice: 'luq'"),
+        ("--quant lux", "argument --quant/--quantMethod/-qmethod: invalid choice: 'lux'"),
     ],
 )
 def test_the_parser_refuses(line, message, capsys):

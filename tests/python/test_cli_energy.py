@@ -95,6 +95,11 @@ def test_measured_or_said_to_be_absent(capsys, monkeypatch, tmp_path):
         ),
         ("", "error: energy: expected network to be a preset or all, got None (see --help)"),
         ("digits --bits 9", "error: HDQT: expected bits in 2..8, got 9"),
+        (
+            "digits --quant luq",
+            "error: energy: expected quant to be hdqt, got 'luq' (operations of other schemes, such as the baselines LUQ "
+            "and FP134, are not counted)",
+        ),
         ("digits --batch_size 0", "error: energy: expected batch_size of at least 1, got 0"),
         ("--published --width 0", "error: transform_ratios: expected width and rows of at least 1, got 0 and 128"),
         ("digits --published", "error: energy: expected no network with --published, got 'digits'"),

@@ -96,6 +96,15 @@ def vecq_activation(x=(3, 4), bits=4, averages=None, **options):
     return ops.vecq_activation, (f32(*x), bits, averages), {"training": True, **options}
 
 
+def luq(x=(3, 4), seed=1, **options):
+    return ops.luq_quantize, (f32(*x),), {"seed": seed, **options}
+
+
+def minifloat(x=(3, 4), significand_bits=(5, 4, 3), exponent=0, **options):
+    exponent = torch.tensor(exponent) if isinstance(exponent, (int, list)) else exponent
+    return ops.minifloat_quantize, (f32(*x), list(significand_bits), exponent), options
+
+
 V, T, N = ValueError, TypeError, NotImplementedError
 # (call, class, pattern after "<op>: expected "); the pattern must match the whole rest of the message
 LAYER_ROWS = [
@@ -236,6 +245,30 @@ ROWS += [
     ((ops.double_round_quantize, (f32(3), i8(), 8, 4), {}), T, r"scale to be float32, .*, got Char"),
 ]
 ROWS += [
+    (luq(bits=1), V, r"bits in 2\.\.5, got 1"),
+    (luq(bits=6), V, r"bits in 2\.\.5, got 6"),
+    (luq(samples=0), V, r"samples in 1\.\.1024, got 0"),
+    (luq(samples=1025), V, r"samples in 1\.\.1024, got 1025"),
+    (luq(seed=-1), V, r"seed >= 0, got -1"),
+    (luq(levels="og"), V, r"levels to be one of 'corrected', 'original', got 'og'"),
+    ((ops.luq_quantize, (i8(3),), {"seed": 1}), T, r"x to be float32, .*, got Char"),
+    ((ops.luq_codes, (i8(3),), {"seed": 1}), T, r"x to be float32, .*, got Char"),
+    ((ops.luq_codes, (f32(3),), {"seed": 1, "bits": 5}), V, r"bits in 2\.\.4, got 5"),
+    ((ops.luq_codes, (f32(3),), {"seed": 1, "sample": -1}), V, r"sample in 0\.\.1023, got -1"),
+    ((ops.luq_codes, (f32(3),), {"seed": -2}), V, r"seed >= 0, got -2"),
+    ((ops.sawb_clip, (i8(3),), {}), T, r"x to be float32, .*, got Char"),
+    (minifloat(significand_bits=()), V, r"the length of significand_bits in 1\.\.128, got 0"),
+    (minifloat(significand_bits=(0, 3)), V, r"significand_bits in 1\.\.24, got 0"),
+    (minifloat(significand_bits=(5, 25)), V, r"significand_bits in 0\.\.24, got 25"),
+    (minifloat(significand_bits=(5, -1)), V, r"significand_bits in 0\.\.24, got -1"),
+    (minifloat(exponent=f32()), T, r"exponent to be int32 or int64, got Float"),
+    (minifloat(exponent=[1, 2]), V, r"exponent to be 0-dim or .*, got \[2\] \(x is \[3, 4\]\)"),
+    (minifloat(x=(), exponent=[1]), V, r"exponent to be 0-dim or .*, got \[1\] \(x is \[\]\)"),
+    (minifloat(seed=-1), V, r"seed >= 0, got -1"),
+    (minifloat(previous=f32(4)), V, r"previous to have the sizes of x, got \[4\] and \[3, 4\]"),
+    (minifloat(previous=i8(3, 4)), T, r"previous to be float32, .*, got Char"),
+    (minifloat(previous=f32(3, 4), seed=1), V, r"seed to be None where previous is given, got an integer"),
+    ((ops.minifloat_quantize, (i8(3), [5], torch.tensor(0)), {}), T, r"x to be float32, .*, got Char"),
     (vecq(bits=0), V, r"bits in 1\.\.16, got 0"),
     (vecq(bits=17), V, r"bits in 1\.\.16, got 17"),
     (vecq(step=f32(4)), V, r"step to be 0-dim or to hold one value, or a row .*, got \[4\] \(x is \[3, 4\]\)"),
@@ -377,6 +410,11 @@ def layer_calls():
         ),
         "hadamard_transform": (lambda x: ops.hadamard_transform(x), torch.randn(4, 8)),
         "lsq_quantize": (lambda x: ops.lsq_quantize(x, torch.tensor(0.1), 4), torch.randn(4, 8)),
+        "luq_quantize": (lambda x: ops.luq_quantize(x, seed=3), torch.randn(4, 8)),
+        "minifloat_quantize": (
+            lambda x: ops.minifloat_quantize(x, [5, 4, 3, 2, 1, 0], torch.tensor(0)),
+            torch.randn(4, 8),
+        ),
         "double_round_quantize": (
             lambda x: ops.double_round_quantize(x, torch.tensor(0.02), 8, 4),
             torch.randn(4, 8),

@@ -117,6 +117,24 @@ def steps():
             yield ops.double_round(torch.randint(-128, 128, (n,)).to(torch.int8), 8, 4, rounding=rounding)
 
 
+def baselines():
+    """LUQ's draws and small floats, at lengths around a vector, a random block and a chunk of sums."""
+    formats = (([5, 5, 5, 5, 5, 5, 5, 4, 3, 2, 1, 0], 0), ([1] * 7 + [0], 2), ([10] * 63 + list(range(9, -1, -1)), 32))
+    for shape in ((1,), (3, 5), (7, 33), (2, 300), (5, 3, 3, 3), (4, 1030), (9001,)):
+        x = torch.randn(shape) * torch.exp(2 * torch.randn(shape))
+        yield ops.sawb_clip(x)
+        for bits, samples, levels in ((4, 1, "corrected"), (5, 3, "corrected"), (4, 2, "original")):
+            yield ops.luq_quantize(x, seed=2**61 + bits, bits=bits, samples=samples, levels=levels)
+        yield from ops.luq_codes(x * 1e-41, seed=3, sample=5)
+        x.view(-1)[-1] = float("nan")
+        yield ops.luq_quantize(x, seed=3)
+        for significands, scale in formats:
+            exponents = torch.full((shape[0],), scale, dtype=torch.int32)
+            yield ops.minifloat_quantize(x, significands, torch.tensor(scale))
+            yield ops.minifloat_quantize(x, significands, exponents, seed=2**61)
+            yield ops.minifloat_quantize(x, significands, exponents, previous=x.cos())
+
+
 def half_integers():
     """Steps, codes, lengths, values and gradients at lengths around a vector and a chunk of sums."""
     for shape in ((1,), (3, 5), (4, 33), (2, 4099), (5, 3, 3, 3), (9001,)):
@@ -207,7 +225,7 @@ def results() -> list[torch.Tensor]:
     """All results, in one fixed order; every group starts from its own fixed random state."""
     collected = []
     for i, group in enumerate(
-        (element_ops, transforms, products, steps, half_integers, int_products, layers, training)
+        (element_ops, transforms, products, steps, half_integers, baselines, int_products, layers, training)
     ):
         torch.manual_seed(100 + i)
         collected.extend(t.detach().contiguous() for t in group())

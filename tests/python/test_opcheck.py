@@ -66,6 +66,11 @@ def step(*shape, bits, per_row=False, grad=False, offset=False, dtype=torch.floa
     return (*tensors[:2], *bits), {**options, **({"offset": tensors[2]} if offset else {})}
 
 
+def minifloat(*shape, scale=0, grad=False, dtype=torch.float32, **options):
+    x = torch.randn(shape).to(dtype)
+    return (leaf(x) if grad else x, [5, 5, 4, 3, 2, 1, 0], torch.tensor(scale)), options
+
+
 SAMPLES = {
     "quantize": [
         lambda: ((torch.randn(5, 9), 4), {}),
@@ -145,6 +150,30 @@ SAMPLES = {
         lambda: conv_norm(grad=True, relu=False, residual=True, channels_last=True),
         lambda: conv_norm(grad=True, residual=True, conv_backward="batch", ste="clip"),
         lambda: conv_norm(grad=True, dtype=torch.bfloat16, seed=None, stochastic=""),
+    ],
+    "luq_quantize": [
+        lambda: ((torch.randn(5, 9),), {"seed": 3}),
+        lambda: ((leaf(torch.randn(5, 9)),), {"seed": 2**62 - 1, "samples": 3, "bits": 2}),
+        lambda: ((leaf(torch.randn(2, 3, 4).transpose(0, 2)),), {"seed": 3, "levels": "original"}),
+        lambda: ((leaf(torch.randn(3, 4, dtype=torch.bfloat16)),), {"seed": 0}),
+        lambda: ((torch.empty(0, 3),), {"seed": 3}),
+    ],
+    "luq_codes": [
+        lambda: ((torch.randn(5, 9),), {"seed": 3}),
+        lambda: ((leaf(torch.randn(5, 9).t()),), {"seed": 3, "bits": 3, "sample": 7}),
+        lambda: ((torch.empty(0, 3, dtype=torch.float64),), {"seed": 3}),
+    ],
+    "sawb_clip": [
+        lambda: ((torch.randn(5, 9),), {}),
+        lambda: ((leaf(torch.randn(5, 9, dtype=torch.float16)),), {}),
+        lambda: ((torch.empty(0),), {}),
+    ],
+    "minifloat_quantize": [
+        lambda: minifloat(5, 9),
+        lambda: minifloat(5, 9, grad=True, seed=2**62 - 1),
+        lambda: minifloat(4, 3, 2, grad=True, scale=[0, -3, 2, 9], previous=torch.randn(4, 3, 2)),
+        lambda: minifloat(3, 7, grad=True, dtype=torch.bfloat16, seed=0),
+        lambda: minifloat(0, 7, grad=True),
     ],
     "lsq_quantize": [
         lambda: step(4, 9, bits=[4]),

@@ -14,7 +14,7 @@ import pytest
 from conftest import run_python
 from killed_runs import CONFIG
 from own_learners import Moving, Remembering
-from quintil import HDQT
+from quintil import FP134, HDQT, LUQ
 from quintil.continual import Observer, RunConfig, run
 from quintil.continual.arguments import add_arguments
 from quintil.continual.checkpoint import digest, read_checkpoint
@@ -36,6 +36,9 @@ VARIANTS = [
     dict(exemplar_bits=4, exemplar_selection="random"), dict(exemplar_selection="reservoir", self_contained=True),
     dict(**IMAGES, scheme=HDQT(), exemplar_selection="random"),
     dict(**IMAGES, scheme=HDQT(), exemplar_selection="random", fuse=True), dict(bit_widths=(8, 4), fc_nr_hid=2),
+    dict(scheme=LUQ(accumulator_bits=8)), dict(scheme=FP134("fp130", full=True, hysteresis=True)),
+    dict(**IMAGES, scheme=LUQ(), exemplar_selection="random"),
+    dict(**IMAGES, scheme=FP134(), exemplar_selection="random"),
 ]  # fmt: skip
 LEARNERS = [
     dict(method="replay"), dict(method="er", scheme=HDQT()), dict(method="er", exemplar_bits=8), dict(method="lwf"),
@@ -43,6 +46,7 @@ LEARNERS = [
     dict(method="bic", exemplar_bits=8, bic_layers="per_task"), dict(method="bic", bic_compat=True),
     dict(method="der", scheme=HDQT()), dict(method="memo", norm="batch"), dict(method="lucir", scheme=HDQT()),
     dict(method="eeil", noise_grad=True), dict(method="gdumb", scheme=HDQT()),
+    dict(method="bic", scheme=LUQ()), dict(method="eeil", scheme=FP134()), dict(method="lucir", scheme=FP134(full=True)),
 ]  # fmt: skip
 
 
@@ -89,6 +93,8 @@ def test_stopping_after_every_task(changes, tmp_path):
     "changes",
     [
         dict(scheme=HDQT()),
+        dict(scheme=LUQ()),
+        dict(scheme=FP134(full=True, hysteresis=True)),
         dict(norm="layer"),
         dict(**{**IMAGES, "limit_batches": 2}, exemplar_selection="random", eval_every=1),
         dict(method="er"), dict(method="bic", scheme=HDQT()), dict(method="bic", bic_compat=True),

@@ -29,6 +29,15 @@ LevelSums steer_f32s16(const float* x, int64_t n, const LevelGrid& grid, int16_t
 void drive_f32f32(const float* x, int64_t n, const LevelGrid& grid, const LevelValue& value, float* y);
 PairSums compare_f32f32(const float* x, const float* y, int64_t n);
 
+void luq_f32f32(const float* x, int64_t rows, int64_t cols, float alpha, const Draw& draw, int64_t row0, float* sums);
+void luq_f32s8(const float* x, int64_t rows, int64_t cols, float alpha, const Draw& draw, int64_t row0, int8_t* codes);
+
+void minifloat_f32f32(const float* x, int64_t n, const MinifloatGrid& grid, float* y);
+void minifloat_f32f32_stochastic(const float* x, int64_t rows, int64_t cols, const MinifloatGrid& grid,
+                                 const Draw& draw, int64_t row0, float* y);
+void minifloat_f32f32f32_hysteresis(const float* x, const float* previous, int64_t n, const MinifloatGrid& grid,
+                                    float* y);
+
 void fwht_f32_rows(float* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
 void fwht_s32_rows(int32_t* x, int64_t rows, int64_t ld, int64_t order, int64_t blocks);
 void fwht_f32_cols(float* x, int64_t order, int64_t cols, int64_t ld);

@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--published", action="store_true", help="derive the ratios of HDQT's authors again")
     made.add_argument("--reference", choices=tuple(REFERENCES), default="int16", help="of --published (%(default)s)")
     made.add_argument("--width", type=int, default=405, metavar="N", help="of the layer of --published (%(default)s)")
+    made.add_argument("--quant", default="hdqt", metavar="SCHEME", help="hdqt, the one whose operations are counted")
     made.add_argument("--paper", action="store_true", help="HDQT.paper(): the authors' options instead of the defaults")
     made.add_argument("--bits", type=int, metavar="B", help="operand bits, 2..8 (4)")
     made.add_argument("--accumulator_bits", type=int, metavar="A", help="accumulator bits, 4..32 (8)")
@@ -145,6 +146,9 @@ def _scheme(options: argparse.Namespace) -> Any:
 
     from quintil.schemes import HDQT
 
+    if options.quant != "hdqt":
+        why = "operations of other schemes, such as the baselines LUQ and FP134, are not counted"
+        raise ValueError(f"energy: expected quant to be hdqt, got {options.quant!r} ({why})")
     fields = ("bits", "accumulator_bits", "tile_size", "hadamard", "hadamard_block")
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     return dataclasses.replace(HDQT.paper() if options.paper else HDQT(), **changes)

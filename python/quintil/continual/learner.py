@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from quintil.data.batches import batch_sizes, channels_last
 from quintil.models import IncrementalNet
-from quintil.nn import fuse_, quantize_
+from quintil.nn import fuse_, quantize_, round_master_
+from quintil.schemes import FP134
 
 from . import distributed
 from .config import RunConfig
@@ -298,7 +299,10 @@ class Learner:
         self._data_parallel = distributed.data_parallel(self)
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         momentum = self.config.momentum
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+        if isinstance(self.config.scheme, FP134) and self.config.scheme.float_master:
+            round_master_(optimizer)
+        return optimizer
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.no_grad():

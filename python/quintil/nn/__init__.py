@@ -3,9 +3,11 @@
 from .deploy import deploy
 from .double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
 from .fold import fold_norms_
+from .fp134 import FP134Conv2d, FP134Linear, round_master_
 from .fuse import fuse_, unfuse_
 from .hdqt import HadamardConv2d, HadamardLinear
 from .levels import calibrate
+from .luq import LUQConv2d, LUQLinear
 from .norm import SwitchableBatchNorm1d, SwitchableBatchNorm2d, transitional_
 from .quantizers import keep_steps_positive
 from .saturation import saturation
@@ -21,8 +23,12 @@ from .widths import get_bits, set_bits
 __all__ = [
     "DoubleRoundingConv2d",
     "DoubleRoundingLinear",
+    "FP134Conv2d",
+    "FP134Linear",
     "HadamardConv2d",
     "HadamardLinear",
+    "LUQConv2d",
+    "LUQLinear",
     "SwappedLayer",
     "SwitchableBatchNorm1d",
     "SwitchableBatchNorm2d",
@@ -51,6 +57,7 @@ __all__ = [
     "keep_steps_positive",
     "load_quantized",
     "quantize_",
+    "round_master_",
     "saturation",
     "save_quantized",
     "script",

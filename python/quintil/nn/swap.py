@@ -40,9 +40,9 @@ def quantize_(model: nn.Module, scheme: Scheme, *, skip: Skip = (), paper_init: 
     switch_norm also every nn.BatchNorm1d and nn.BatchNorm2d, under `VecQ` also nn.Conv1d, nn.ConvTranspose2d, nn.LSTM,
     nn.LSTMCell, nn.GRU and embeddings, and nn.ReLU and the like with activation_place='before_activation'. Nothing else
     changes: same module objects, Parameters, hooks, names, device and training flag. `HDQT` adds no state_dict key,
-    `VecQ` adds buffers, `DoubleRounding` the steps and the BatchNorms of lower widths: make the optimiser afterwards. A
-    layer that already has an equal scheme is left as it is; one that has another is swapped again and starts anew, or
-    becomes float where the new scheme leaves it out.
+    `VecQ`, `LUQ` and `FP134` add buffers, `DoubleRounding` the steps and the BatchNorms of lower widths: make the
+    optimiser afterwards. A layer that already has an equal scheme is left as it is; one that has another is swapped
+    again and starts anew, or becomes float where the new scheme leaves it out.
 
     skip: layers to leave as they are: a name or glob pattern, several of them, or a callable (name, module) -> bool.
         A pattern that matches a container covers everything in it. A module with several names is skipped if one of

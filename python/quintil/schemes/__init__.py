@@ -2,7 +2,9 @@
 
 from .base import Scheme
 from .double_rounding import DoubleRounding
+from .fp134 import FP134
 from .hdqt import HDQT
+from .luq import LUQ
 from .vecq import VecQ
 
-__all__ = ["HDQT", "DoubleRounding", "Scheme", "VecQ"]
+__all__ = ["FP134", "HDQT", "LUQ", "DoubleRounding", "Scheme", "VecQ"]
