@@ -106,9 +106,8 @@ def forward_product(a: Tensor, b: Tensor, scheme: HDQT) -> Tensor:
     return tiled_product(a, b, scheme.tile_size, scheme.accumulator_bits)
 
 
-def backward_product(a: Tensor, b: Tensor, scheme: HDQT) -> Tensor:
-    bits = scheme.backward_accumulator_bits
-    return tiled_product(a, b, scheme.backward_tile_size, scheme.accumulator_bits if bits is None else bits)
+def backward_product(a: Tensor, b: Tensor, scheme: HDQT, bits: int) -> Tensor:
+    return tiled_product(a, b, scheme.backward_tile_size, bits)
 
 
 def straight_through(gradient: Tensor, z: Tensor, scheme: HDQT) -> Tensor:
@@ -142,13 +141,13 @@ class LinearFunction(torch.autograd.Function):
             p = block_order(wc.size(0), scheme)
             weights, s1 = backward_codes(hadamard_columns(wc, p), "b1w", scheme)
             gradient, s2 = backward_codes(hadamard_rows(g, p), "b1g", scheme)
-            dx = backward_product(gradient, weights, scheme).mul_(s2 * s1 * sw / p)
+            dx = backward_product(gradient, weights, scheme, scheme.input_gradient_bits).mul_(s2 * s1 * sw / p)
             dx = straight_through(dx, raw[0], scheme) if raw else dx
         if ctx.needs_input_grad[1]:
             p = block_order(xc.size(0), scheme)
             activations, s3 = backward_codes(hadamard_columns(xc, p), "b2a", scheme)
             gradient, s4 = backward_codes(hadamard_columns(g, p), "b2g", scheme)
-            dw = backward_product(gradient.t(), activations, scheme).mul_(s4 * s3 * sx / p)
+            dw = backward_product(gradient.t(), activations, scheme, scheme.weight_gradient_bits).mul_(s4 * s3 * sx / p)
             dw = straight_through(dw, raw[1], scheme) if raw else dw
         if ctx.needs_input_grad[2]:
             db = g.sum(0)
@@ -187,14 +186,14 @@ class Conv2dFunction(torch.autograd.Function):
         for part in chunks(xc, g, rows.size(1)):
             if dx is not None:
                 gradient, s2 = backward_codes(hadamard_columns(g[part], over_outputs), "b1g", scheme)
-                columns = backward_product(weights.t(), gradient, scheme)
+                columns = backward_product(weights.t(), gradient, scheme, scheme.input_gradient_bits)
                 image = F.fold(columns, xc.shape[2:], **geometry)
                 dx[part] = image.mul_((s2 * s1 * sw / over_outputs).unsqueeze(-1))
             if dw is not None:
                 columns = hadamard_rows(F.unfold(xc[part], **geometry), over_positions)
                 activations, s3 = backward_codes(columns, "b2a", scheme)
                 gradient, s4 = backward_codes(hadamard_rows(g[part], over_positions), "b2g", scheme)
-                product = backward_product(gradient, activations.mT, scheme)
+                product = backward_product(gradient, activations.mT, scheme, scheme.weight_gradient_bits)
                 dw += product.mul_(s4 * s3 * sx / over_positions).sum(0)
         dw = None if dw is None else dw.view_as(wc)
         if raw:
@@ -236,7 +235,7 @@ def simulate_(model: nn.Module, scheme: HDQT) -> nn.Module:
     NotImplementedError for options of the scheme that the simulation lacks, ValueError for groups or other padding.
     """
     plain = HDQT(accumulate="tile_end", overflow="saturate", requantize=True, conv_backward="per_sample")
-    for name in ("accumulate", "overflow", "requantize", "conv_backward"):
+    for name in ("accumulate", "overflow", "requantize", "conv_backward", "dc_row"):
         if getattr(scheme, name) != getattr(plain, name):
             wanted = getattr(plain, name)
             raise NotImplementedError(f"simulate_: expected {name} {wanted!r}, got {getattr(scheme, name)!r}")

@@ -108,6 +108,7 @@ def test_whole_net():
     [
         (HDQT(overflow="wrap"), "simulate_: expected overflow 'saturate', got 'wrap'"),
         (HDQT(accumulate="every_mac"), "simulate_: expected accumulate 'tile_end', got 'every_mac'"),
+        (HDQT(dc_row="separate"), "simulate_: expected dc_row 'together', got 'separate'"),
         (HDQT(hadamard="binary"), "simulate_: expected hadamard other than .*, got 'binary'"),
     ],
 )

@@ -7,10 +7,15 @@ import dataclasses
 from typing import Any
 
 from quintil.schemes import HDQT
-from quintil.schemes.hdqt import WEIGHT_QUANTIZERS
+from quintil.schemes.hdqt import DC_ROWS, WEIGHT_QUANTIZERS
 
 from .method_arguments import Flag
 
+# Options that are fields of the scheme.
+_FIELDS = (
+    "bits", "accumulator_bits", "tile_size", "range_fraction", "requantize", "weight_quantizer", "dc_row",
+    "backward_accumulator_bits", "weight_gradient_accumulator_bits",
+)  # fmt: skip
 _QUANT_ALIASES = {"noq": "none", "ours": "hdqt"}
 _SITES = {
     "quant_fwd_wgt": "fw", "quant_fwd_act": "fa", "quant_bwd_wgt": "b1w",
@@ -35,6 +40,14 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
     group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32)")
     group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
     group.add_argument("--weight_quantizer", choices=WEIGHT_QUANTIZERS, help="what a weight's codes are (absmax)")
+    group.add_argument(
+        "--dc_row", choices=DC_ROWS,
+        help="separate: the first row of every Hadamard block of the weight gradient in 8-bit codes (together)",
+    )  # fmt: skip
+    for name, product in (("backward", "both gradients"), ("weight_gradient", "the weight gradient alone")):
+        group.add_argument(
+            f"--{name}_accumulator_bits", type=int, help=f"accumulator bits of {product} (--accumulator_bits)"
+        )
     flag(
         group,
         "--paper_compat",
@@ -54,8 +67,7 @@ def scheme_from(args: argparse.Namespace) -> HDQT | None:
 
     ValueError if options of a scheme are given without one; `--quant noq` ignores them, as in the authors' commands.
     """
-    plain = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize", "weight_quantizer")
-    changes = {name: getattr(args, name) for name in plain if getattr(args, name) is not None}
+    changes = {name: getattr(args, name) for name in _FIELDS if getattr(args, name) is not None}
     quant = _QUANT_ALIASES.get(args.quant, args.quant)
     if quant == "none":
         others = ("paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
@@ -75,6 +87,7 @@ def scheme_from(args: argparse.Namespace) -> HDQT | None:
     limit = changes.get("accumulator_bits", base.accumulator_bits)
     if args.acc_bwd == "noq":
         changes["backward_accumulator_bits"] = 32
+        changes.setdefault("weight_gradient_accumulator_bits", None)
     if args.acc_fwd == "noq":
         changes.setdefault("backward_accumulator_bits", base.backward_accumulator_bits or limit)
         changes["accumulator_bits"] = 32
