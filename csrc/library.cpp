@@ -9,11 +9,12 @@
 namespace {
 
 // The options that hadamard_linear and hadamard_conv2d share.
-#define QUINTIL_HADAMARD_OPTIONS                                                                           \
-  "int bits=4, int accumulator_bits=8, int tile_size=32, int? backward_accumulator_bits=None, "            \
-  "int backward_tile_size=32, str accumulate='tile_end', str overflow='saturate', str hadamard='padded', " \
-  "int hadamard_block=64, bool requantize=True, str dc_row='together', str ste='identity', "               \
-  "str stochastic='b1g,b2a,b2g', float range_fraction=0.975, SymInt? seed=None"
+#define QUINTIL_HADAMARD_OPTIONS                                                                          \
+  "int bits=4, int accumulator_bits=8, int tile_size=32, int? backward_accumulator_bits=None, "           \
+  "int? weight_gradient_accumulator_bits=None, int backward_tile_size=32, str accumulate='tile_end', "    \
+  "str overflow='saturate', str hadamard='padded', int hadamard_block=64, bool requantize=True, "         \
+  "str dc_row='together', str ste='identity', str stochastic='b1g,b2a,b2g', float range_fraction=0.975, " \
+  "SymInt? seed=None"
 
 std::string active_isa() {
   try {

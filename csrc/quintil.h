@@ -33,6 +33,7 @@ struct HadamardOptions {
   int64_t accumulator_bits = 8;
   int64_t tile_size = 32;
   std::optional<int64_t> backward_accumulator_bits = std::nullopt;
+  std::optional<int64_t> weight_gradient_accumulator_bits = std::nullopt;
   int64_t backward_tile_size = 32;
   std::string accumulate = "tile_end";
   std::string overflow = "saturate";

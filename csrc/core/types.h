@@ -24,6 +24,7 @@ enum class Site : uint32_t {
   kInputGradGrad = 4,    // b1g
   kWeightGradInput = 5,  // b2a
   kWeightGradGrad = 6,   // b2g
+  kWeightGradDc = 7,     // b2g, the first rows of blocks where they stand apart [HDQT H23]
   kLuqSample = 16,       // draw j of LUQ has the site 16 + j
 };
 

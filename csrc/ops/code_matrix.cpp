@@ -104,10 +104,6 @@ void scale_binary_rows(const Blocks& blocks, float* x, int64_t rows, int64_t col
                  [&](int64_t first, int64_t order) { scale_block(x + first * cols, order, cols, cols, order); });
 }
 
-AbsMax larger(AbsMax a, AbsMax b) {
-  return {std::max(a.bits, b.bits), a.negative | b.negative};
-}
-
 // Of `rows` x `cols` numbers, rows ld apart.
 AbsMax absmax_of(const float* x, int64_t rows, int64_t cols, int64_t ld) {
   if (cols == ld) return kernels::active().absmax_f32(x, rows * cols);
@@ -229,6 +225,10 @@ std::optional<Draw> draw_for(std::optional<int64_t> seed, Site site, bool stocha
               site == Site::kWeightGradInput ? 8 : 16};
 }
 
+AbsMax larger(AbsMax a, AbsMax b) {
+  return {std::max(a.bits, b.bits), a.negative | b.negative};
+}
+
 AbsMax absmax(const float* x, int64_t n) {
   return parallel_range(n, 4 * kElementsPerTask, [&](int64_t begin, int64_t end) {
     return kernels::active().absmax_f32(x + begin, end - begin);
@@ -308,27 +308,35 @@ TransformedFloats transform_cols_axis(Workspace& scratch, const Blocks& blocks, 
   return {out, range};
 }
 
+TransformedIntegers transform_integers(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, bool narrow) {
+  const int64_t rows = blocks.padded(x.rows), bound = blocks.order(x.rows) * x.max_code;
+  if (!narrow || bound > std::numeric_limits<int16_t>::max()) {
+    return {nullptr, exact_transform<int32_t>(scratch, blocks, x, rows), bound};
+  }
+  int32_t most = 0;
+  const int16_t* exact = exact_transform(scratch, blocks, x, rows, &most);
+  return {exact, nullptr, most};
+}
+
 TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
                                  bool requantize_codes, std::optional<Draw> draw, DrawRows place) {
   TransformedCodes result;
   result.rows = blocks.padded(x.rows);
   result.cols = x.cols;
   const int64_t n = result.rows * x.cols;
-  const int64_t most = largest_order(blocks.mode, x.rows, blocks.block) * x.max_code;
-  if (requantize_codes && most <= std::numeric_limits<int16_t>::max() && blocks.mode != BlockMode::kBinary) {
-    int32_t most_found = 0;
-    const int16_t* exact = exact_transform(scratch, blocks, x, result.rows, &most_found);
-    const auto range = static_cast<float>(most_found);
-    requantize(result, scratch, exact, AbsMax{std::bit_cast<uint32_t>(range), 1}, bits, draw, place);
+  const TransformedIntegers z =
+      transform_integers(scratch, blocks, x, requantize_codes && blocks.mode != BlockMode::kBinary);
+  if (z.narrow != nullptr) {
+    const AbsMax range{std::bit_cast<uint32_t>(static_cast<float>(z.bound)), 1};
+    requantize(result, scratch, z.narrow, range, bits, draw, place);
     return result;
   }
-  const int32_t* exact = exact_transform<int32_t>(scratch, blocks, x, result.rows);
   if (!requantize_codes) {
-    result.exact = exact;
-    result.max_code = most;
+    result.exact = z.wide;
+    result.max_code = z.bound;
     return result;
   }
-  float* real = to_float(scratch, exact, n);
+  float* real = to_float(scratch, z.wide, n);
   scale_binary_rows(blocks, real, x.rows, x.cols);
   requantize(result, scratch, real, absmax(real, n), bits, draw, place);
   return result;

@@ -31,6 +31,7 @@ struct Quantizer {
 std::optional<Draw> draw_for(std::optional<int64_t> seed, Site site, bool stochastic);
 
 AbsMax absmax(const float* x, int64_t n);
+AbsMax larger(AbsMax a, AbsMax b);
 
 // Range fraction * max|x|; unsigned codes 0..2^b-1 if `is_signed` is false [HDQT H1, H7, H8].
 // Bytes hold code + 2^(b-1) where `offset`, else two's complement.
@@ -56,6 +57,7 @@ struct Blocks {
   int64_t block = 64;
 
   int64_t padded(int64_t n) const { return padded_length(mode, n, block); }
+  int64_t order(int64_t n) const { return largest_order(mode, n, block); }
   float inverse(int64_t n) const { return 1.0f / static_cast<float>(undo_divisor(mode, n, block)); }
 };
 
@@ -73,7 +75,16 @@ TransformedFloats transform_rows_axis(Workspace& scratch, const Blocks& blocks, 
 TransformedFloats transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
                                       int64_t cols);
 
-// H q along the rows of codes, exact, quantised again to signed codes of `bits` bits in two's complement
+// H q along the rows of codes, exact, zero-padded to blocks.padded(x.rows) rows: as int16 if `narrow` and they fit, else as
+// int32.
+struct TransformedIntegers {
+  const int16_t* narrow = nullptr;
+  const int32_t* wide = nullptr;
+  int64_t bound = 0;  // on |H q|; for int16 its maximum
+};
+TransformedIntegers transform_integers(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, bool narrow);
+
+// The same, quantised again to signed codes of `bits` bits in two's complement
 // [HDQT H9, H10]; with `requantize` false the exact integers, step 1.
 struct TransformedCodes {
   const int8_t* codes = nullptr;   // [rows, cols]

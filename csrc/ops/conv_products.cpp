@@ -7,6 +7,7 @@
 
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
+#include "csrc/ops/weight_gradient.h"
 
 namespace quintil::ops {
 

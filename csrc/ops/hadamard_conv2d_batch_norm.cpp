@@ -284,13 +284,14 @@ std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(
     const Tensor& x, const Tensor& weight, const Tensor& norm_weight, const Tensor& norm_bias,
     const optional<Tensor>& residual, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
     c10::SymIntArrayRef dilation, bool relu, double eps, int64_t bits, int64_t accumulator_bits, int64_t tile_size,
-    optional<int64_t> backward_accumulator_bits, int64_t backward_tile_size, c10::string_view accumulate,
-    c10::string_view overflow, c10::string_view hadamard, int64_t hadamard_block, bool requantize,
-    c10::string_view dc_row, c10::string_view ste, c10::string_view stochastic, double range_fraction,
-    optional<c10::SymInt> seed, c10::string_view conv_backward, c10::string_view tile_order) {
-  const HadamardConfig config = parse(
-      kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
-            hadamard, hadamard_block, requantize, dc_row, ste, stochastic, range_fraction, conv_backward, tile_order});
+    optional<int64_t> backward_accumulator_bits, optional<int64_t> weight_gradient_accumulator_bits,
+    int64_t backward_tile_size, c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
+    int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste, c10::string_view stochastic,
+    double range_fraction, optional<c10::SymInt> seed, c10::string_view conv_backward, c10::string_view tile_order) {
+  const HadamardConfig config =
+      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+                  backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste,
+                  stochastic, range_fraction, conv_backward, tile_order});
   const auto floats = [](const char* name, const Tensor& t) {
     check_floating(kOp, name, t);
     return t.to(at::kFloat);

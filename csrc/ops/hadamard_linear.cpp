@@ -6,6 +6,7 @@
 
 #include "csrc/ops/check.h"
 #include "csrc/ops/hadamard_products.h"
+#include "csrc/ops/weight_gradient.h"
 
 namespace quintil::ops {
 
@@ -138,13 +139,14 @@ Backward backward_meta(const Tensor& grad, const Tensor& x_codes, const Tensor& 
 // The public op is composite: it parses and casts, and tells whether a backward can follow; the casts carry gradients.
 Tensor hadamard_linear(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t bits,
                        int64_t accumulator_bits, int64_t tile_size, optional<int64_t> backward_accumulator_bits,
-                       int64_t backward_tile_size, c10::string_view accumulate, c10::string_view overflow,
-                       c10::string_view hadamard, int64_t hadamard_block, bool requantize, c10::string_view dc_row,
-                       c10::string_view ste, c10::string_view stochastic, double range_fraction,
-                       optional<c10::SymInt> seed) {
+                       optional<int64_t> weight_gradient_accumulator_bits, int64_t backward_tile_size,
+                       c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
+                       int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste,
+                       c10::string_view stochastic, double range_fraction, optional<c10::SymInt> seed) {
   const HadamardConfig config =
-      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate,
-                  overflow, hadamard, hadamard_block, requantize, dc_row, ste, stochastic, range_fraction});
+      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+                  backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste,
+                  stochastic, range_fraction});
   const FloatOperands t = float_operands(kOp, x, weight, bias);
   static const auto forward = c10::Dispatcher::singleton()
                                   .findSchemaOrThrow("quintil::_hadamard_linear_forward", "")

@@ -28,6 +28,21 @@ int64_t parse_sites(const char* op, std::string_view list) {
   return sites;
 }
 
+// The registers of B1 and B2: the forward's, but for tile and width.
+void parse_backward(const char* op, const HadamardArguments& a, HadamardConfig& c) {
+  const auto width = [op](const char* name, const std::optional<int64_t>& bits, int64_t otherwise) {
+    if (bits) check_range(op, name, *bits, 4, 32);
+    return bits.value_or(otherwise);
+  };
+  check_tile(op, "backward_tile_size", a.backward_tile_size);
+  c.input_gradient = c.forward;
+  c.input_gradient.tile = a.backward_tile_size;
+  c.input_gradient.bits = width("backward_accumulator_bits", a.backward_accumulator_bits, c.forward.bits);
+  c.weight_gradient = c.input_gradient;
+  c.weight_gradient.bits =
+      width("weight_gradient_accumulator_bits", a.weight_gradient_accumulator_bits, c.input_gradient.bits);
+}
+
 }  // namespace
 
 bool HadamardConfig::backward_is_stochastic() const {
@@ -39,8 +54,8 @@ std::vector<int64_t> HadamardConfig::encode() const {
   return {bits,
           forward.tile,
           forward.bits,
-          backward.tile,
-          backward.bits,
+          input_gradient.tile,
+          input_gradient.bits,
           forward.every_mac,
           forward.wraps,
           static_cast<int64_t>(blocks.mode),
@@ -49,21 +64,25 @@ std::vector<int64_t> HadamardConfig::encode() const {
           stochastic,
           per_sample,
           channels_last_taps,
-          static_cast<int64_t>(ste)};
+          static_cast<int64_t>(ste),
+          weight_gradient.bits,
+          dc_row_apart};
 }
 
 HadamardConfig HadamardConfig::decode(at::IntArrayRef v) {
-  TORCH_CHECK_VALUE(v.size() == 14, "quintil: expected options to hold 14 integers, got ", v.size());
+  TORCH_CHECK_VALUE(v.size() == 16, "quintil: expected options to hold 16 integers, got ", v.size());
   HadamardConfig c;
   c.bits = v[0];
   c.forward = {v[1], v[2], v[5] != 0, v[6] != 0};
-  c.backward = {v[3], v[4], v[5] != 0, v[6] != 0};
+  c.input_gradient = {v[3], v[4], v[5] != 0, v[6] != 0};
+  c.weight_gradient = {v[3], v[14], v[5] != 0, v[6] != 0};
   c.blocks = {static_cast<BlockMode>(v[7]), v[8]};
   c.requantize = v[9] != 0;
   c.stochastic = v[10];
   c.per_sample = v[11] != 0;
   c.channels_last_taps = v[12] != 0;
   c.ste = static_cast<Ste>(v[13]);
+  c.dc_row_apart = v[15] != 0;
   return c;
 }
 
@@ -88,20 +107,16 @@ HadamardConfig parse(const char* op, const HadamardArguments& a) {
   check_range(op, "bits", a.bits, 2, 8);
   c.bits = a.bits;
   c.forward = parse_accumulator(op, a.tile_size, a.accumulator_bits, a.accumulate, a.overflow);
-  c.backward = c.forward;
-  check_tile(op, "backward_tile_size", a.backward_tile_size);
-  c.backward.tile = a.backward_tile_size;
-  if (a.backward_accumulator_bits) {
-    check_range(op, "backward_accumulator_bits", *a.backward_accumulator_bits, 4, 32);
-    c.backward.bits = *a.backward_accumulator_bits;
-  }
+  parse_backward(op, a, c);
   c.blocks = parse_blocks(op, a.hadamard, a.hadamard_block, "hadamard_block");
   c.requantize = a.requantize;
   TORCH_CHECK_NOT_IMPLEMENTED(a.requantize || c.blocks.mode != BlockMode::kBinary, op,
                               ": expected requantize=True with hadamard='binary', got requantize=False (its unequal "
                               "blocks are scaled before they are quantised again)");
-  const bool separate = check_name(op, "dc_row", a.dc_row, {"together", "separate"}) == 1;
-  TORCH_CHECK_NOT_IMPLEMENTED(!separate, op, ": expected dc_row to be 'together', got 'separate'");
+  c.dc_row_apart = check_name(op, "dc_row", a.dc_row, {"together", "separate"}) == 1;
+  TORCH_CHECK_VALUE(!c.dc_row_apart || c.blocks.mode == BlockMode::kPadded || c.blocks.mode == BlockMode::kDivisor, op,
+                    ": expected hadamard to be 'padded' or 'divisor' with dc_row='separate', got '", a.hadamard,
+                    "' (the first rows of blocks share one step, so blocks must be equal)");
   c.ste = static_cast<Ste>(check_name(op, "ste", a.ste, {"identity", "clip", "raw"}));
   c.stochastic = parse_sites(op, a.stochastic);
   TORCH_CHECK_VALUE(a.range_fraction > 0 && a.range_fraction <= 1, op, ": expected range_fraction in (0, 1], got ",

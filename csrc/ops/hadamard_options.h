@@ -19,10 +19,12 @@ enum class Ste : int64_t { kIdentity = 0, kClip = 1, kRaw = 2 };
 struct HadamardConfig {
   int64_t bits = 4;
   Accumulator forward;
-  Accumulator backward;
+  Accumulator input_gradient;   // B1
+  Accumulator weight_gradient;  // B2
   Blocks blocks;
   bool requantize = true;
-  int64_t stochastic = 0;  // bit s: the site with number s rounds stochastically
+  bool dc_row_apart = false;  // B2: the first rows of blocks have codes of their own [HDQT H23]
+  int64_t stochastic = 0;     // bit s: the site with number s rounds stochastically
   bool per_sample = true;
   bool channels_last_taps = true;
   Ste ste = Ste::kIdentity;
@@ -40,6 +42,7 @@ struct HadamardArguments {
   int64_t accumulator_bits;
   int64_t tile_size;
   std::optional<int64_t> backward_accumulator_bits;
+  std::optional<int64_t> weight_gradient_accumulator_bits;
   int64_t backward_tile_size;
   std::string_view accumulate;
   std::string_view overflow;

@@ -59,10 +59,6 @@ Left gradient_layout(int64_t bits) {
   return left;
 }
 
-Right right_of(const TransformedCodes& codes) {
-  return {codes.codes, codes.cols, 1, codes.max_code, codes.exact};
-}
-
 }  // namespace
 
 FloatOperands float_operands(const char* op, const at::Tensor& x, const at::Tensor& weight,
@@ -152,6 +148,18 @@ at::Tensor save_scales(const CodeMatrix& x, const CodeMatrix& weight) {
   return scales;
 }
 
+Right right_of(const TransformedCodes& codes) {
+  return {codes.codes, codes.cols, 1, codes.max_code, codes.exact};
+}
+
+Left gradient_operand(int64_t bits, const uint8_t* codes, int64_t n) {
+  Left left = gradient_layout(bits);
+  left.data = codes;
+  left.m_stride = 1;
+  left.k_stride = n;
+  return left;
+}
+
 Left left_operand(const CodeMatrix& codes) {
   return {codes.data, codes.ld, 1, codes.zero, codes.max_code, codes.ld - codes.cols, nullptr};
 }
@@ -165,7 +173,7 @@ InputGradWeight prepare_input_gradient(const char* op, Workspace& scratch, const
                                        const CodeMatrix& weight, std::optional<int64_t> seed) {
   const auto draw = draw_for(seed, Site::kInputGradWeight, config.rounds_stochastically(Site::kInputGradWeight));
   const TransformedCodes wt = transform_codes(scratch, config.blocks, weight, config.bits, config.requantize, draw, {});
-  return {pack_right(op, scratch, right_of(wt), gradient_layout(config.bits), wt.rows, wt.cols, config.backward),
+  return {pack_right(op, scratch, right_of(wt), gradient_layout(config.bits), wt.rows, wt.cols, config.input_gradient),
           wt.step};
 }
 
@@ -184,41 +192,6 @@ CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& con
 Epilogue input_gradient_epilogue(const HadamardConfig& config, const CodeMatrix& grad, const InputGradWeight& weight,
                                  float weight_step, int64_t n) {
   return {{grad.step, weight.step, weight_step}, config.blocks.inverse(n), nullptr};
-}
-
-WeightGradProduct prepare_weight_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
-                                          const CodeMatrix& x, const float* grad, int64_t n,
-                                          std::optional<int64_t> seed, DrawRows place) {
-  const auto x_draw = draw_for(seed, Site::kWeightGradInput, config.rounds_stochastically(Site::kWeightGradInput));
-  const auto g_draw = draw_for(seed, Site::kWeightGradGrad, config.rounds_stochastically(Site::kWeightGradGrad));
-  const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, place);
-  const TransformedFloats z = transform_rows_axis(scratch, config.blocks, grad, x.rows, n);
-  const Quantizer q = dynamic_quantizer(z.range, 1.0f, config.bits, true, true, g_draw);
-  auto* codes = scratch.take<uint8_t>(xt.rows * n);
-  quantize_matrix(q, z.data, xt.rows, n, n, place, codes, n);
-  Left left = gradient_layout(config.bits);
-  left.data = codes;
-  left.m_stride = 1;
-  left.k_stride = n;
-  return {pack_right(op, scratch, right_of(xt), left, xt.rows, xt.cols, config.backward),
-          left,
-          {{q.step, xt.step, x.step}, config.blocks.inverse(x.rows), nullptr}};
-}
-
-void multiply(const WeightGradProduct& product, int64_t first, int64_t count, float* dw) {
-  Left rows = product.left;
-  rows.data += first * rows.m_stride;
-  Out out;
-  out.f32 = dw;
-  out.ld = product.right.n;
-  out.epilogue = product.epilogue;
-  multiply(product.right, rows, count, out);
-}
-
-void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
-                     std::optional<int64_t> seed, DrawRows place, float* dw) {
-  Workspace scratch;
-  multiply(prepare_weight_gradient(op, scratch, config, x, grad, n, seed, place), 0, n, dw);
 }
 
 void bias_gradient(const float* grad, int64_t rows, int64_t n, float* db) {

@@ -1,5 +1,6 @@
-// The three products of an HDQT layer on matrices in scratch memory [HDQT H3, H9, H10]. A linear layer runs each once;
-// a convolution runs the backward ones once per sample (or per batch) on unfolded codes.
+// The forward and B1 of an HDQT layer on matrices in scratch memory [HDQT H3, H9], and what they share with B2, which is in
+// weight_gradient. A linear layer runs each product once; a convolution runs the backward ones once per sample (or per
+// batch) on unfolded codes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,6 +38,10 @@ at::Tensor save_scales(const CodeMatrix& x, const CodeMatrix& weight);
 int64_t saved_width(int64_t cols, int64_t bits);
 
 Left left_operand(const CodeMatrix& codes);
+// Transformed codes as the right operand of a product along their rows, and signed codes of a gradient [rows, n] in offset
+// bytes as its left one, grad^T.
+Right right_of(const TransformedCodes& codes);
+Left gradient_operand(int64_t bits, const uint8_t* codes, int64_t n);
 // Codes of a weight [n, k] packed as the right operand of x w^T.
 PackedRight pack_weight(const char* op, Workspace& scratch, const CodeMatrix& weight, const Left& left,
                         const Accumulator& accumulator);
@@ -54,21 +59,6 @@ CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& con
                                    int64_t n, std::optional<int64_t> seed, DrawRows place);
 Epilogue input_gradient_epilogue(const HadamardConfig& config, const CodeMatrix& grad, const InputGradWeight& weight,
                                  float weight_step, int64_t n);
-
-// B2 [H10]: dw [n, x.cols] = Qs(g^T H) Qs(H x), with the draws of `place` for padded rows. Its operands live in `scratch`.
-struct WeightGradProduct {
-  PackedRight right;
-  Left left;
-  Epilogue epilogue;
-};
-WeightGradProduct prepare_weight_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
-                                          const CodeMatrix& x, const float* grad, int64_t n,
-                                          std::optional<int64_t> seed, DrawRows place);
-// Rows [first, first + count) of it.
-void multiply(const WeightGradProduct& product, int64_t first, int64_t count, float* dw);
-// Both at once.
-void weight_gradient(const char* op, const HadamardConfig& config, const CodeMatrix& x, const float* grad, int64_t n,
-                     std::optional<int64_t> seed, DrawRows place, float* dw);
 
 // Column sums of grad [rows, n]: chunks of 1024 rows, chunks ascending (N8).
 void bias_gradient(const float* grad, int64_t rows, int64_t n, float* db);

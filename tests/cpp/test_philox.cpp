@@ -110,7 +110,7 @@ TEST_CASE("random_bits is uniform: chi-square on 256 bins at 10^6 draws") {
 
 TEST_CASE("sites, rows, columns and seeds are independent streams") {
   std::vector<std::vector<uint32_t>> streams;
-  for (uint32_t site = 0; site <= static_cast<uint32_t>(Site::kWeightGradGrad); ++site) {
+  for (uint32_t site = 0; site <= static_cast<uint32_t>(Site::kWeightGradDc); ++site) {
     streams.push_back(row_of_bits({1, 2, site, 16}, 0, 20000));
   }
   streams.push_back(row_of_bits({1, 2, 0, 16}, 1, 20000));

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 EPS = torch.tensor(1e-32)
-SITES = {"single": 0, "fw": 1, "fa": 2, "b1w": 3, "b1g": 4, "b2a": 5, "b2g": 6}
+SITES = {"single": 0, "fw": 1, "fa": 2, "b1w": 3, "b1g": 4, "b2a": 5, "b2g": 6, "b2g first rows": 7}
 STOCHASTIC_CAP = 1e8
 
 
@@ -27,6 +27,7 @@ class Options:
     accumulator_bits: int = 8
     tile_size: int = 32
     backward_accumulator_bits: int | None = None
+    weight_gradient_accumulator_bits: int | None = None
     backward_tile_size: int = 32
     accumulate: str = "tile_end"
     overflow: str = "saturate"
@@ -49,8 +50,11 @@ class Options:
     def is_stochastic(self, site: str) -> bool:
         return site in self.stochastic.split(",")
 
-    def backward_register(self) -> dict:
-        bits = self.accumulator_bits if self.backward_accumulator_bits is None else self.backward_accumulator_bits
+    def backward_register(self, weight_gradient: bool = False) -> dict:
+        """The register of B1, or of B2: of the widths given, the one that names it most closely."""
+        widths = [self.accumulator_bits, self.backward_accumulator_bits]
+        widths += [self.weight_gradient_accumulator_bits] if weight_gradient else []
+        bits = [width for width in widths if width is not None][-1]
         return dict(
             tile_size=self.backward_tile_size,
             accumulator_bits=bits,
@@ -68,18 +72,20 @@ class Options:
 
 
 def paper_options(accumulators: str = "collas2024", bits: int = 4, accumulator_bits: int = 8) -> Options:
-    """The authors' published arithmetic for A < 16, by code state [HDQT 2.6]."""
-    width = {
-        "uniform": accumulator_bits,
-        "iclr2023": 2 * bits,
-        "response": accumulator_bits,
-        "collas2024": accumulator_bits,
-        "head": 32,
+    """The authors' published arithmetic by code state: limits of the forward and B1, and of B2 [HDQT 2.6]."""
+    below_16 = accumulator_bits if accumulator_bits < 16 else 32
+    width, b2 = {
+        "uniform": (accumulator_bits, None),
+        "iclr2023": (2 * bits, None),
+        "response": (below_16, None),
+        "collas2024": (below_16, None if below_16 == accumulator_bits else accumulator_bits),
+        "head": (32, None),
     }[accumulators]
     return replace(
         Options(),
         bits=bits,
         accumulator_bits=width,
+        weight_gradient_accumulator_bits=b2,
         backward_tile_size=0,
         hadamard="divisor",
         ste="raw",
@@ -386,14 +392,68 @@ def input_product(
     return multiply(gradient, weights, o, o.backward_register()), (s2, s1, sw, 1.0 / d)
 
 
+def first_rows_apart(
+    z: Tensor,
+    bits: int,
+    site: str | None,
+    first_site: str | None,
+    seed: int | None,
+    first_row: int,
+    run: int,
+    order: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """[H23] codes of the rows that are not the first of a block of `order`, 0 for those that are, and their step; then the
+    8-bit codes of the first rows and theirs. A site of None rounds to nearest."""
+    blocks = z.reshape(-1, order, z.size(1))
+    steps = [
+        quantize(part, width, cap=math.inf if place is None else STOCHASTIC_CAP)[1]
+        for part, width, place in ((blocks[:, 1:], bits, site), (blocks[:, 0], 8, first_site))
+    ]
+    high = 2 ** (bits - 1) - 1
+    rest = codes_at_scale(z, steps[0], -high, high, seed if site else None, SITES[site or "single"], first_row, run)
+    rest.reshape(blocks.shape)[:, 0] = 0
+    row = first_row // order
+    first = codes_at_scale(
+        blocks[:, 0], steps[1], -127, 127, seed if first_site else None, SITES[first_site or "single"], row, run
+    )
+    return rest, steps[0], first, steps[1]
+
+
+def weight_product_apart(
+    g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int, run: int, order: int
+) -> Tensor:
+    """B2 with the first rows of blocks apart [H23]: dw [N, K]."""
+
+    def transformed(z: Tensor) -> Tensor:
+        return hadamard_transform(z, 0, hadamard=o.hadamard, block=o.hadamard_block)
+
+    a_site, g_site, first_site = (
+        name if o.is_stochastic(name.split()[0]) else None for name in ("b2a", "b2g", "b2g first rows")
+    )
+    x, gradient = transformed(xc), transformed(g)
+    if o.requantize:
+        xr, s3, xd, u3 = first_rows_apart(x.float(), o.bits, a_site, None, seed, first_row, run, order)
+    else:
+        one = torch.tensor(1.0)
+        xr, s3, xd, u3 = x, one, x.reshape(-1, order, x.size(1))[:, 0], one
+    gr, s4, gd, u4 = first_rows_apart(gradient, o.bits, g_site, first_site, seed, first_row, run, order)
+    rest = rescale(multiply(gr.t(), xr, o, o.backward_register(weight_gradient=True)), s4, s3)
+    first = rescale((gd.t().double() @ xd.double()).to(torch.int64), u4, u3)
+    return rescale(rest + first, sx, 1.0 / order)
+
+
 def weight_product(
     g: Tensor, xc: Tensor, sx: Tensor, o: Options, seed: int | None, first_row: int = 0, run: int = 1
 ) -> Tensor:
     """B2 for g [rows, N] and activation codes [rows, K]: dw [N, K]."""
+    order = max(hadamard_blocks(xc.size(0), o.hadamard, o.hadamard_block), default=1)
+    if o.dc_row == "separate" and order > 1:
+        return weight_product_apart(g, xc, sx, o, seed, first_row, run, order)
     activations, s3 = backward_operand(xc, 0, "b2a", o, seed, first_row, run)
     gradient, s4 = backward_operand(g, 0, "b2g", o, seed, first_row, run)
     d = undoing_divisor(xc.size(0), o.hadamard, o.hadamard_block)
-    return rescale(multiply(gradient.t(), activations, o, o.backward_register()), s4, s3, sx, 1.0 / d)
+    accumulated = multiply(gradient.t(), activations, o, o.backward_register(weight_gradient=True))
+    return rescale(accumulated, s4, s3, sx, 1.0 / d)
 
 
 def sum_in_chunks(parts: list[Tensor], chunk: int, like: Tensor) -> Tensor:

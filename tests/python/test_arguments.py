@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 
 import pytest
@@ -97,6 +98,17 @@ def test_commands_of_the_authors():
          {"scheme": HDQT(hadamard="none", requantize=False)}),
         ("--quant hdqt --quantAccBWD noq", {"scheme": HDQT(backward_accumulator_bits=32)}),
         ("--quant hdqt --quantAccFWD noq", {"scheme": HDQT(accumulator_bits=32, backward_accumulator_bits=8)}),
+        ("--quant hdqt --dc_row separate", {"scheme": HDQT(dc_row="separate")}),
+        ("--quant hdqt-paper --dc_row separate", {"scheme": dataclasses.replace(HDQT.paper(), dc_row="separate")}),
+        ("--quant hdqt --weight_gradient_accumulator_bits 32",
+         {"scheme": HDQT(weight_gradient_accumulator_bits=32)}),
+        ("--quant hdqt --backward_accumulator_bits 32 --weight_gradient_accumulator_bits 8",
+         {"scheme": HDQT(backward_accumulator_bits=32, weight_gradient_accumulator_bits=8)}),
+        ("--quant hdqt --acc_bwd noq --weight_gradient_accumulator_bits 8",
+         {"scheme": HDQT(backward_accumulator_bits=32, weight_gradient_accumulator_bits=8)}),
+        ("--quant hdqt-paper --accumulator_bits 16", {"scheme": HDQT.paper(accumulator_bits=16)}),
+        ("--quant hdqt-paper --accumulator_bits 16 --acc_bwd noq",
+         {"scheme": dataclasses.replace(HDQT.paper("head"), backward_accumulator_bits=32)}),
         ("--quant hdqt --paper_compat", {"scheme": HDQT.paper()}),
         ("--quant hdqt-paper --bits 5", {"scheme": HDQT.paper(bits=5)}),
         ("--quant hdqt --paper_compat --bits 5 --accumulator_bits 10 --tile_size 16",
@@ -142,8 +154,9 @@ def test_the_parser_refuses(line, message, capsys):
         ("--quantHadOff 1 --quantFWDWgt int", ValueError,
          "config_from: expected quant to be hdqt with hadamard_off, quant_fwd_wgt, got none"),
         ("--quant hdqt --bits 9", ValueError, "HDQT: expected bits in 2..8, got 9"),
-        ("--quant hdqt --paper_compat --accumulator_bits 16", NotImplementedError,
-         "HDQT.paper: expected accumulator_bits below 16 or None with accumulators='collas2024', got 16 .*"),
+        ("--quant hdqt --dc_row separate --quantHadOff 1", ValueError,
+         "HDQT: expected hadamard to be 'padded' or 'divisor' with dc_row='separate', got 'none'"),
+        ("--dc_row separate", ValueError, "config_from: expected quant to be hdqt with dc_row, got none"),
         ("--seed 4 4", ValueError, r"RunConfig: expected seeds to be different integers in 0..2\^32-1, got \(4, 4\)"),
         ("--epochs 0", ValueError, "RunConfig: expected epochs of at least 1, got 0"),
     ],
@@ -270,6 +283,11 @@ def test_labels_tell_schemes_apart():
     assert scheme_label(DoubleRounding.paper()) == "double_rounding_w8642_paper"
     assert scheme_label(HDQT.paper()) == "hdqt_w4a4acc8_paper"
     assert scheme_label(HDQT.paper(bits=5, accumulator_bits=10)) == "hdqt_w5a5acc10_paper"
+    assert scheme_label(HDQT(weight_gradient_accumulator_bits=32)) == "hdqt_w4a4acc8_b2acc32"
+    assert scheme_label(HDQT.paper(accumulator_bits=20)) == "hdqt_w4a4acc32_b2acc20_paper"
+    assert scheme_label(HDQT(dc_row="separate")) != scheme_label(HDQT(ste="clip"))
+    held_out = scheme_label(HDQT(backward_accumulator_bits=32, weight_gradient_accumulator_bits=8))
+    assert re.fullmatch("hdqt_w4a4acc8_b2acc8_[0-9a-f]{6}", held_out)
     odd = [HDQT(tile_size=16), HDQT(tile_size=8), HDQT(ste="raw"), HDQT(stochastic=())]
     labels = [scheme_label(scheme) for scheme in odd]
     assert len(set(labels)) == 4 and all(re.fullmatch("hdqt_w4a4acc8_[0-9a-f]{6}", label) for label in labels)

@@ -178,6 +178,7 @@ def test_options_change_what_they_should():
     assert unlimited[Operation("add", "int", 32)] == narrow[Operation("add", "int", 8)]
     wide = counts(backward_accumulator_bits=12)
     assert wide[Operation("add", "int", 12)] == 2 * wide[Operation("add", "int", 8)] == 2 * 16 * 40 * 16
+    assert counts(weight_gradient_accumulator_bits=12)[Operation("add", "int", 12)] == 16 * 40 * 16
     exact = counts(requantize=False)
     assert exact[Operation("multiply", "int", 4, 8)] == exact[Operation("multiply", "int", 4, 9)] == 16 * 40 * 16
     assert not any(o.kind == "quantise" and o.number == "int" for o in exact)
@@ -187,6 +188,29 @@ def test_options_change_what_they_should():
     scaled = counts(hadamard="none_scaled") - counts(hadamard="none")
     assert scaled == {Operation("multiply", "float", 32): 640 + 640}  # the division alone
     assert by_kind(counts(hadamard="none"))["transform"] == 0
+
+
+@pytest.mark.parametrize("rows, hadamard, order", [(128, "padded", 64), (16, "divisor", 16), (6, "divisor", 2)])
+def test_first_rows_apart_take_their_share_in_8_bits(rows, hadamard, order):
+    """[H23] One row in `order` leaves the product of 4-bit codes; two steps and one addition per weight join the sums."""
+    shape, blocks = LayerShape(rows, 40, 10, rows * 40), rows // order
+    together, apart = (
+        hdqt_counts(shape, quintil.HDQT(hadamard=hadamard, dc_row=dc_row))["weight_gradient"]
+        for dc_row in ("together", "separate")
+    )
+    first = 400 * blocks
+    assert apart - together == {
+        Operation("multiply", "int", 8): first, Operation("add", "int", 32): first,
+        Operation("multiply", "float", 32): 2 * 400, Operation("add", "float", 32): 400,
+        Operation("move", "int", 8): 2 * blocks * (40 + 10) - blocks * (40 + 10),  # a byte per code instead of half
+    }  # fmt: skip
+    assert together - apart == {Operation("multiply", "int", 4): first, Operation("add", "int", 8): first}
+
+
+def test_without_a_first_row_nothing_is_apart():
+    shape = LayerShape(7, 40, 10, 280)
+    odd = [hdqt_counts(shape, quintil.HDQT(hadamard="divisor", dc_row=d)) for d in ("together", "separate")]
+    assert odd[0] == odd[1]
 
 
 def test_the_model_stays_as_it_was_before_and_after_the_swap():

@@ -11,6 +11,7 @@ from reference import Options
 
 op = torch.ops.quintil.hadamard_conv2d_batch_norm
 DEFAULTS = Options()
+APART = Options(dc_row="separate", weight_gradient_accumulator_bits=6)
 # x, weight, stride, padding
 GEOMETRIES = [
     ((2, 3, 8, 8), (4, 3, 3, 3), (1, 1), (1, 1)),
@@ -102,10 +103,10 @@ def law(sums, step, gamma, beta, residual, relu, grad, eps=1e-5):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 @pytest.mark.parametrize("relu", [True, False])
-def test_every_bit_follows_the_law(geometry, relu):
+@pytest.mark.parametrize("o", [DEFAULTS, APART], ids=["together", "apart"])
+def test_every_bit_follows_the_law(geometry, relu, o):
     tensors = inputs(geometry)
     x, w, gamma, beta, residual = tensors
-    o = Options()
     y, _, _, g, got = call(tensors, geometry, relu=relu, o=o, seed=11)
     taps, codes, sx, wc, sw = reference._conv_operands(x, w, *geometry[2:], o, 11)
     sums = reference.multiply(codes.reshape(-1, codes.size(2)), wc.t(), o, o.forward_register())

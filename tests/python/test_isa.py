@@ -188,6 +188,9 @@ def layers():
         yield from linear(b, k, n, stochastic=ALL_SITES, ste="clip", seed=2**62 - 1)
         yield from linear(b, k, n, accumulate="every_mac", accumulator_bits=6, backward_tile_size=0)
         yield from linear(b, k, n, overflow="wrap", bits=8, requantize=False, accumulator_bits=16)
+        for options in ({}, dict(bits=8), dict(requantize=False), dict(hadamard="divisor", backward_tile_size=0)):
+            yield from linear(b, k, n, signed=False, dc_row="separate", **options)
+        yield from linear(b, k, n, accumulate="every_mac", dc_row="separate", weight_gradient_accumulator_bits=6)
     for options in (
         {},
         dict(hadamard="divisor", ste="raw", tile_order="chw", backward_tile_size=0),
@@ -195,6 +198,8 @@ def layers():
         dict(hadamard="binary", stochastic=ALL_SITES),
         dict(bits=8, accumulator_bits=16),
         dict(accumulate="every_mac"),
+        dict(dc_row="separate", weight_gradient_accumulator_bits=6),
+        dict(dc_row="separate", conv_backward="batch", hadamard="divisor"),
     ):
         yield from conv((3, 5, 7, 6), (6, 5, 3, 3), **options)
         yield from conv((2, 16, 8, 8), (33, 16, 3, 3), stride=2, channels_last=True, **options)

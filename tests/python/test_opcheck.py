@@ -130,6 +130,7 @@ SAMPLES = {
         lambda: linear(seed=None),
         lambda: linear(grad=True, hadamard="divisor", ste="raw", backward_tile_size=0, seed=0),
         lambda: linear(grad=True, requantize=False, ste="clip", bits=8, seed=2**62 - 1),
+        lambda: linear(grad=True, dc_row="separate", weight_gradient_accumulator_bits=32),
         lambda: linear(grad=True, dtype=torch.bfloat16),
         lambda: linear(grad=True, dtype=torch.float64, bias=False),
     ],
@@ -142,6 +143,7 @@ SAMPLES = {
         lambda: conv(n=0, grad=True),
         lambda: conv(grad=True, seed=None, stochastic=""),
         lambda: conv(grad=True, geometry=((1, 1), (2, 2), (2, 2))),
+        lambda: conv(grad=True, dc_row="separate", weight_gradient_accumulator_bits=6),
         lambda: conv(grad=True, dtype=torch.float16),
     ],
     "hadamard_conv2d_batch_norm": [
@@ -149,6 +151,7 @@ SAMPLES = {
         lambda: conv_norm(grad=True),
         lambda: conv_norm(grad=True, relu=False, residual=True, channels_last=True),
         lambda: conv_norm(grad=True, residual=True, conv_backward="batch", ste="clip"),
+        lambda: conv_norm(grad=True, dc_row="separate", weight_gradient_accumulator_bits=6),
         lambda: conv_norm(grad=True, dtype=torch.bfloat16, seed=None, stochastic=""),
     ],
     "luq_quantize": [

@@ -176,6 +176,31 @@ def test_t9b_codes_that_are_zero(mode, band):
     assert band[0] <= share <= band[1], share
 
 
+@pytest.mark.parametrize("make_grad, tolerance", [(torch.randn, 0.1), (cross_entropy_gradient, 0.2)])
+@pytest.mark.parametrize(
+    "rows, one_block, blocks_of_64, apart_in_one, apart_in_64",
+    [(128, 0.60, 0.49, 0.30, 0.29), (1024, 1.19, 0.58, 0.33, 0.355)],
+)
+def test_h23_first_rows_apart(make_grad, tolerance, rows, one_block, blocks_of_64, apart_in_one, apart_in_64):
+    """The table of [H23]: K = O = 405, codes after a ReLU, 8-bit limit on the whole sum; the middle of each range.
+
+    The sharp logits here have a heavier tail than those of the table, whose scale is not known: they may differ by more.
+    """
+    expected = {(1024, "together"): one_block, (64, "together"): blocks_of_64}
+    expected |= {(1024, "separate"): apart_in_one, (64, "separate"): apart_in_64}
+    errors = {layout: [] for layout in expected}
+    for draw in range(2 if SCALAR else 4):
+        torch.manual_seed(draw)
+        x, w, g = torch.randn(rows, 405).relu(), weights(405, 405), make_grad(rows, 405)
+        codes, scale = quantised(x)
+        exact = (g.double().t() @ codes.double()) * scale
+        for block, dc_row in errors:
+            dw = gradients(x, w, g, draw, hadamard_block=block, dc_row=dc_row, backward_tile_size=0)[1]
+            errors[block, dc_row].append(relative_error(dw, exact))
+    for layout, found in errors.items():
+        assert mean(found) == pytest.approx(expected[layout], rel=tolerance), layout
+
+
 def test_t11_none_scaled_still_divides():
     x, w, g = torch.randn(128, 20), weights(12, 20), torch.randn(128, 12)
     plain, scaled = (gradients(x, w, g, 4, hadamard=mode) for mode in ("none", "none_scaled"))

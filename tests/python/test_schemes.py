@@ -18,6 +18,7 @@ DEFAULTS = dict(
     stochastic=("b1g", "b2a", "b2g"),
     range_fraction=0.975,
     backward_accumulator_bits=None,
+    weight_gradient_accumulator_bits=None,
     backward_tile_size=32,
     accumulate="tile_end",
     overflow="saturate",
@@ -37,10 +38,12 @@ EVERY_OTHER = dict(
     stochastic=("fa", "b1g", "b2g"),
     range_fraction=0.9,
     backward_accumulator_bits=12,
+    weight_gradient_accumulator_bits=14,
     backward_tile_size=0,
     accumulate="every_mac",
     overflow="wrap",
     requantize=False,
+    dc_row="separate",
     ste="clip",
     conv_backward="batch",
     tile_order="chw",
@@ -61,7 +64,7 @@ def test_options_are_the_keywords_of_the_schema_in_its_order(op, options):
     assert getattr(HDQT(), options)() == defaults
     assert getattr(HDQT(**EVERY_OTHER), options)() == {
         name: ",".join(value) if name == "stochastic" else value
-        for name, value in {**EVERY_OTHER, "dc_row": "together"}.items()
+        for name, value in EVERY_OTHER.items()
         if name in defaults
     }
 
@@ -93,6 +96,10 @@ REFUSED = [
     (dict(backward_accumulator_bits=33), ValueError, "HDQT: expected backward_accumulator_bits in 4..32, got 33"),
     (dict(backward_accumulator_bits="8"), TypeError,
      "HDQT: expected backward_accumulator_bits to be an int or None, got '8'"),
+    (dict(weight_gradient_accumulator_bits=3), ValueError,
+     "HDQT: expected weight_gradient_accumulator_bits in 4..32, got 3"),
+    (dict(weight_gradient_accumulator_bits=8.0), TypeError,
+     "HDQT: expected weight_gradient_accumulator_bits to be an int or None, got 8.0"),
     (dict(tile_size=-1), ValueError, "HDQT: expected tile_size >= 0, got -1"),
     (dict(backward_tile_size=-1), ValueError, "HDQT: expected backward_tile_size >= 0, got -1"),
     (dict(tile_size=False), TypeError, "HDQT: expected tile_size to be an int, got False"),
@@ -119,8 +126,10 @@ REFUSED = [
     (dict(requantize=False, hadamard="binary"), NotImplementedError,
      "HDQT: expected requantize True with hadamard='binary', got False"),
     (dict(dc_row="apart"), ValueError, "HDQT: expected dc_row to be one of 'together', 'separate', got 'apart'"),
-    (dict(dc_row="separate"), NotImplementedError,
-     "HDQT: expected dc_row to be 'together', got 'separate' (a DC row of its own is [HDQT H23])"),
+    (dict(dc_row="separate", hadamard="binary"), ValueError,
+     "HDQT: expected hadamard to be 'padded' or 'divisor' with dc_row='separate', got 'binary'"),
+    (dict(dc_row="separate", hadamard="none"), ValueError,
+     "HDQT: expected hadamard to be 'padded' or 'divisor' with dc_row='separate', got 'none'"),
     (dict(ste="hard"), ValueError, "HDQT: expected ste to be one of 'identity', 'clip', 'raw', got 'hard'"),
     (dict(conv_backward="image"), ValueError,
      "HDQT: expected conv_backward to be one of 'per_sample', 'batch', got 'image'"),
@@ -176,6 +185,22 @@ def test_presets(accumulators, bits, given, limit):
     assert HDQT.paper(accumulators, bits, given) == HDQT(bits=bits, accumulator_bits=limit, **PAPER)
 
 
+@pytest.mark.parametrize("given", [16, 20, 31])
+def test_collas2024_with_wide_accumulators_limits_the_weight_gradient_alone(given):
+    scheme = HDQT.paper("collas2024", accumulator_bits=given)
+    assert scheme == HDQT(accumulator_bits=32, weight_gradient_accumulator_bits=given, **PAPER)
+    assert (scheme.input_gradient_bits, scheme.weight_gradient_bits) == (32, given)
+
+
+@pytest.mark.parametrize("forward, backward, own, b1, b2", [
+    (8, None, None, 8, 8), (8, 12, None, 12, 12), (8, None, 32, 8, 32), (8, 32, 8, 32, 8), (32, 8, 16, 8, 16),
+])  # fmt: skip
+def test_which_field_limits_which_product(forward, backward, own, b1, b2):
+    fields = dict(backward_accumulator_bits=backward, weight_gradient_accumulator_bits=own)
+    scheme = HDQT(accumulator_bits=forward, **fields)
+    assert (scheme.input_gradient_bits, scheme.weight_gradient_bits) == (b1, b2)
+
+
 def test_published_default():
     assert HDQT.paper() == HDQT.paper("collas2024", bits=4, accumulator_bits=8) == HDQT(**PAPER)
 
@@ -183,8 +208,7 @@ def test_published_default():
 @pytest.mark.parametrize("arguments, error, message", [
     (("latest",), ValueError, "HDQT.paper: expected accumulators to be one of 'uniform', 'iclr2023', 'response', "
      "'collas2024', 'head', got 'latest'"),
-    (("collas2024", 8, 16), NotImplementedError, "HDQT.paper: expected accumulator_bits below 16 or None with "
-     "accumulators='collas2024', got 16 (it would limit the weight gradient alone)"),
+    (("collas2024", 8, 33), ValueError, "HDQT: expected accumulator_bits in 4..32, got 33"),
     (("uniform", 9), ValueError, "HDQT: expected bits in 2..8, got 9"),
     (("iclr2023", 9), ValueError, "HDQT: expected bits in 2..8, got 9"),
     (("iclr2023", "4"), TypeError, "HDQT: expected bits to be an int, got '4'"),

@@ -110,6 +110,7 @@ def test_whole_net():
         (HDQT(accumulate="every_mac"), "simulation: expected accumulate 'tile_end', got 'every_mac'"),
         (HDQT(hadamard="binary"), "simulation: expected hadamard other than .*, got 'binary'"),
         (HDQT(stochastic=("fw",)), "simulation: expected stochastic without fw and fa, got .'fw',."),
+        (HDQT(dc_row="separate"), "simulation: expected dc_row 'together', got 'separate'"),
     ],
 )
 def test_what_is_not_simulated_is_refused(scheme, message):
@@ -142,23 +143,6 @@ def test_an_operand_that_is_not_rounded_brings_its_product_closer(held):
     closer = {"fw": (1, 1, 0), "fa": (1, 0, 1), "b1w": (0, 1, 0), "b1g": (0, 1, 0), "b2a": (0, 0, 1), "b2g": (0, 0, 1)}
     own = tuple(name for name, now in zip(("forward", "b1", "b2"), (forward, b1, b2)) if now)
     assert set(own) <= {name for name, may in zip(("forward", "b1", "b2"), closer[held]) if may} and own
-
-
-@pytest.mark.parametrize("place, held", list(enumerate(["forward", "b1", "b2"])))
-def test_an_accumulator_without_a_limit_is_that_of_an_unlimited_scheme(place, held):
-    narrow = HDQT(stochastic=(), accumulator_bits=6)
-    wide = replace(narrow, accumulator_bits=32)
-    layer, x, g = linear(96, 64), activations(128, 96), torch.randn(128, 64)
-    sides = [HeldOut(**fields(narrow), held="nothing"), HeldOut(**fields(narrow), held=held), wide]
-    found = []
-    for scheme in sides:
-        side = simulate_(nn.Linear(96, 64), scheme)
-        side.load_state_dict(layer.state_dict())
-        found.append([side(x), *gradients(side, x, g)][:3])
-    for number in range(3):
-        same = sides[2] if number == place else sides[0]
-        assert torch.equal(found[1][number], found[sides.index(same)][number])
-    assert not torch.equal(found[0][place], found[2][place])
 
 
 def test_the_scheme_keeps_its_state_in_files_and_has_a_name_of_its_own():

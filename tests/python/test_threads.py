@@ -9,30 +9,31 @@ ops = torch.ops.quintil
 SCALE = 1 if SCALAR else 3
 
 
-def train(layers, x, labels):
+def train(layers, x, labels, **options):
     """Three SGD steps with fixed seeds; all parameters and the last loss."""
     torch.manual_seed(7)
     parameters = [p.clone().requires_grad_() for p in layers["parameters"]]
     optimiser = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     for step in range(3):
-        loss = torch.nn.functional.cross_entropy(layers["forward"](x, parameters, step), labels)
+        loss = torch.nn.functional.cross_entropy(layers["forward"](x, parameters, step, **options), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     return [p.detach() for p in parameters] + [loss.detach()]
 
 
-def mlp(x, parameters, step):
+def mlp(x, parameters, step, **options):
     for i, w in enumerate(parameters[:-1]):
-        x = ops.hadamard_linear(x, w, seed=10 * step + i).relu()
-    return ops.hadamard_linear(x, parameters[-1], seed=10 * step + 9)
+        x = ops.hadamard_linear(x, w, seed=10 * step + i, **options).relu()
+    return ops.hadamard_linear(x, parameters[-1], seed=10 * step + 9, **options)
 
 
-def convnet(x, parameters, step):
-    x = ops.hadamard_conv2d(x, parameters[0], parameters[1], [1, 1], [1, 1], seed=10 * step).relu()
-    x = ops.hadamard_conv2d(x, parameters[2], None, [2, 2], [1, 1], seed=10 * step + 1, conv_backward="batch").relu()
-    x, *_ = ops.hadamard_conv2d_batch_norm(x, *parameters[4:7], x, [1, 1], [1, 1], seed=10 * step + 2)
-    return ops.hadamard_linear(x.flatten(1), parameters[3], seed=10 * step + 3)
+def convnet(x, parameters, step, **options):
+    batch = {"conv_backward": "batch", **options}
+    x = ops.hadamard_conv2d(x, parameters[0], parameters[1], [1, 1], [1, 1], seed=10 * step, **options).relu()
+    x = ops.hadamard_conv2d(x, parameters[2], None, [2, 2], [1, 1], seed=10 * step + 1, **batch).relu()
+    x, *_ = ops.hadamard_conv2d_batch_norm(x, *parameters[4:7], x, [1, 1], [1, 1], seed=10 * step + 2, **options)
+    return ops.hadamard_linear(x.flatten(1), parameters[3], seed=10 * step + 3, **options)
 
 
 def make_mlp():
@@ -58,12 +59,13 @@ def make_convnet():
 
 
 @pytest.mark.parametrize("make", [make_mlp, make_convnet])
-def test_training_steps(make):
+@pytest.mark.parametrize("dc_row", ["together", "separate"])
+def test_training_steps(make, dc_row):
     net, x, labels = make()
     results = {}
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results[threads] = train(net, x, labels)
+        results[threads] = train(net, x, labels, dc_row=dc_row)
     assert not torch.equal(results[1][0], net["parameters"][0]), "the step must have trained"
     for threads in (2, 3):
         for i, (a, b) in enumerate(zip(results[threads], results[1])):

@@ -268,8 +268,9 @@ def _require_integers(name: str, values: Sequence[int]) -> None:
 def scheme_label(scheme: Scheme | None) -> str:
     """Short name for folders, tables and curves: float32, hdqt_w4a4acc8, hdqt_w4a4acc8_paper, double_rounding_w8642.
 
-    A scheme that differs from the default and from the paper's in more than bits and accumulator ends in six digits
-    of a hash of its fields, so that two settings never share a folder.
+    hdqt_w4a4acc8_b2acc32: the accumulator of the weight gradient has bits of its own. A scheme that differs from the
+    default and from the paper's in more than bits and accumulator ends in six digits of a hash of its fields, so that
+    two settings never share a folder.
     """
     if scheme is None:
         return "float32"
@@ -278,6 +279,10 @@ def scheme_label(scheme: Scheme | None) -> str:
     widths = {name: getattr(scheme, name) for name in ("bits", "accumulator_bits") if hasattr(scheme, name)}
     if len(widths) == 2:
         label += f"_w{scheme.bits}a{scheme.bits}acc{scheme.accumulator_bits}"
+        own = getattr(scheme, "weight_gradient_accumulator_bits", None)
+        if own is not None:
+            widths["weight_gradient_accumulator_bits"] = own
+            label += f"_b2acc{own}"
     elif isinstance(widths.get("bits"), tuple):
         label += f"_w{''.join(map(str, scheme.bits))}"
     if scheme == kind(**widths):
@@ -285,5 +290,8 @@ def scheme_label(scheme: Scheme | None) -> str:
     paper = kind.paper() if hasattr(kind, "paper") else None
     if paper is not None and scheme == dataclasses.replace(paper, **widths):
         return f"{label}_paper"
-    text = json.dumps(scheme.to_dict(), sort_keys=True)
+    fields = scheme.to_dict()
+    if fields.get("weight_gradient_accumulator_bits", 0) is None:  # runs from before this field keep their folders
+        del fields["weight_gradient_accumulator_bits"]
+    text = json.dumps(fields, sort_keys=True)
     return f"{label}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from quintil.schemes import FP134, HDQT, LUQ, Scheme
-from quintil.schemes.hdqt import WEIGHT_QUANTIZERS
+from quintil.schemes.hdqt import DC_ROWS, WEIGHT_QUANTIZERS
 
 from .method_arguments import Flag
 
@@ -25,7 +25,11 @@ _SITES = {
     "quant_fwd_wgt": "fw", "quant_fwd_act": "fa", "quant_bwd_wgt": "b1w",
     "quant_bwd_grad1": "b1g", "quant_bwd_act": "b2a", "quant_bwd_grad2": "b2g",
 }  # fmt: skip
-_PLAIN = ("bits", "accumulator_bits", "tile_size", "range_fraction", "requantize", "weight_quantizer")
+# Options that are fields of HDQT.
+_PLAIN = (
+    "bits", "accumulator_bits", "tile_size", "range_fraction", "requantize", "weight_quantizer", "dc_row",
+    "backward_accumulator_bits", "weight_gradient_accumulator_bits",
+)  # fmt: skip
 _HDQT_OPTIONS = (*_PLAIN, "paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
 _SITE_FLAGS = {
     "quant_fwd_wgt": ("--quantFWDWgt", "-qfwdw"), "quant_fwd_act": ("--quantFWDAct", "-qfwda"),
@@ -50,6 +54,14 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
     group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32; luq 0)")
     group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
     group.add_argument("--weight_quantizer", choices=WEIGHT_QUANTIZERS, help="what a weight's codes are (absmax)")
+    group.add_argument(
+        "--dc_row", choices=DC_ROWS,
+        help="separate: the first row of every Hadamard block of the weight gradient in 8-bit codes (together)",
+    )  # fmt: skip
+    for name, product in (("backward", "both gradients"), ("weight_gradient", "the weight gradient alone")):
+        group.add_argument(
+            f"--{name}_accumulator_bits", type=int, help=f"accumulator bits of {product} (--accumulator_bits)"
+        )
     group.add_argument("--luq_samples", type=int, help="luq: draws of a gradient per backward (1)")
     flag(group, "--fp134_full", help="fp134, fp130_8, fp130_4: round inputs and weights of layers too (false)")
     flag(
@@ -117,6 +129,7 @@ def _hdqt_from(args: argparse.Namespace, quant: str) -> HDQT | None:
     limit = changes.get("accumulator_bits", base.accumulator_bits)
     if args.acc_bwd == "noq":
         changes["backward_accumulator_bits"] = 32
+        changes.setdefault("weight_gradient_accumulator_bits", None)
     if args.acc_fwd == "noq":
         changes.setdefault("backward_accumulator_bits", base.backward_accumulator_bits or limit)
         changes["accumulator_bits"] = 32

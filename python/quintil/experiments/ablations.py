@@ -7,7 +7,7 @@ import difflib
 from typing import Any
 
 from quintil.report.published import PUBLISHED
-from quintil.schemes import HDQT
+from quintil.schemes import FP134, HDQT, LUQ
 
 from .simulation import HeldOut
 from .study import Arm, Study
@@ -168,7 +168,7 @@ def _requantize_ablation() -> Study:
 
 
 def _hold_one_out() -> Study:
-    names = {
+    operands = {
         "nothing": "nothing (simulated)",
         "fw": "forward, weight",
         "fa": "forward, activation",
@@ -176,16 +176,74 @@ def _hold_one_out() -> Study:
         "b1g": "B1, gradient",
         "b2a": "B2, activation",
         "b2g": "B2, gradient",
-        "forward": "forward, accumulator",
-        "b1": "B1, accumulator",
-        "b2": "B2, accumulator",
     }
+    narrow, wide = HDQT().accumulator_bits, UNLIMITED
     return Study(
         "hold-one-out",
         "One operand or accumulator left as it is",
         "Which quantisation costs the most? All but the named one is low precision: an operand is scaled and clipped "
-        "but not rounded, an accumulator has no limit. Simulated in float32, so slow",
-        (_FLOAT, _DEFAULT, *(Arm(label, HeldOut(held=held)) for held, label in names.items())),
+        "but not rounded (simulated in float32, so slow), an accumulator has no limit",
+        (
+            _FLOAT,
+            _DEFAULT,
+            *(Arm(label, HeldOut(held=held)) for held, label in operands.items()),
+            _hdqt("forward, accumulator", accumulator_bits=wide, backward_accumulator_bits=narrow),
+            _hdqt("B1, accumulator", backward_accumulator_bits=wide, weight_gradient_accumulator_bits=narrow),
+            _hdqt("B2, accumulator", weight_gradient_accumulator_bits=wide),
+            _hdqt("all accumulators", accumulator_bits=wide),
+        ),
+    )
+
+
+def _dc_row() -> Study:
+    arms = [
+        _hdqt(f"{row}, blocks of {block}", dc_row=row, hadamard_block=block)
+        for block in (16, 64, 128)
+        for row in ("together", "separate")
+    ]
+    return Study(
+        "dc-row",
+        "The first row of every Hadamard block",
+        "After a ReLU the first row of a block is by far the largest and sets the step of all others in B2. Does it "
+        "help to quantise it apart, in 8 bits [H23]?",
+        (_FLOAT, *arms),
+    )
+
+
+def _baselines() -> Study:
+    widths = (6, 8, 10, 12, 16, UNLIMITED)
+    published = dict(zip(widths, ("64.70", "62.40", "70.49", "65.25", "78.97")))
+
+    def name(width: int) -> str:
+        return "no limit" if width == UNLIMITED else str(width)
+
+    luq = [Arm(f"LUQ {name(w)}", LUQ(accumulator_bits=w), line="LUQ", x=name(w)) for w in widths]
+    tiled = [
+        Arm(f"LUQ {name(w)}, tiles of 32", LUQ(accumulator_bits=w, tile_size=32), line="LUQ, tiles of 32", x=name(w))
+        for w in widths[:-1]
+    ]
+    original = [
+        Arm(f"LUQ original {name(w)}", LUQ(accumulator_bits=w, levels="original"), line="LUQ, original", x=name(w))
+        for w in (8, UNLIMITED)
+    ]
+    hdqt = [
+        _hdqt(f"HDQT {name(w)}", line="HDQT", x=name(w), accumulator_bits=w, backward_accumulator_bits=w)
+        for w in widths
+    ]
+    floats = [
+        Arm("FP134 as published", FP134()),
+        Arm("FP130 as published", FP134(weights="fp130", activations="fp130")),
+        Arm("FP134, all of a layer", FP134(full=True)),
+        Arm("FP134, weights FP130, all of a layer", FP134(weights="fp130", full=True)),
+    ]
+    return Study(
+        "baselines",
+        "HDQT beside LUQ and FP134",
+        "How do LUQ (4-bit operands, no tiles) and FP134 (8-bit floats, no accumulator model) fare beside HDQT at equal "
+        "accumulators?",
+        (_FLOAT, *hdqt, *luq, *tiled, *original, *floats),
+        published={("dsads", "icarl", f"LUQ {width}"): value for width, value in published.items()},
+        axis="accumulator bits",
     )
 
 
@@ -289,6 +347,8 @@ _MAKERS = (
     _rounding_ablation,
     _requantize_ablation,
     _hold_one_out,
+    _dc_row,
+    _baselines,
     _saturation,
     _gradient_statistics,
     _rounding_bias,

@@ -10,7 +10,7 @@ Code values and tile sums are integers below 2^24, which float32 holds exactly. 
 quintil, from the same law. `simulate_(model, quintil.HDQT())` takes the place of `quintil.quantize_`.
 
 Being float it can do what integers cannot: leave one operand unrounded. `HeldOut` is the scheme of such layers, for the
-question which of the six operands and three accumulators costs the most [HDQT Fig. 2].
+question which of the six operands costs the most [HDQT Fig. 2].
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from quintil.nn.registry import SwappedLayer, swaps
 from quintil.schemes import HDQT
 from quintil.schemes.hdqt import SITES
 
-ACCUMULATORS = ("forward", "b1", "b2")
 EPS = 1e-32
 CHUNK = 1 << 18  # unfolded floats of the samples that are worked on together: 1 MiB
 
@@ -40,8 +39,7 @@ class HeldOut(HDQT):
     """HDQT simulated in float32, but for one thing that stays as it is.
 
     held: an operand ('fw', 'fa', 'b1w', 'b1g', 'b2a', 'b2g'), which is scaled and clipped as ever but not rounded, or
-        an accumulator ('forward', 'b1', 'b2'), which has no limit, or 'nothing'. An operand of the forward that is not
-        rounded is so in B1 and B2 too, until it is quantised again.
+        'nothing'. An operand of the forward that is not rounded is so in B1 and B2 too, until it is quantised again.
     """
 
     name: ClassVar[str] = "hdqt_held_out"
@@ -50,7 +48,7 @@ class HeldOut(HDQT):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_choice("held", ("nothing", *SITES, *ACCUMULATORS))
+        self._check_choice("held", ("nothing", *SITES))
         _check_simulated(self)
 
 
@@ -152,13 +150,10 @@ def tiled_product(a: Tensor, b: Tensor, tile: int, accumulator_bits: int) -> Ten
 
 
 def forward_product(a: Tensor, b: Tensor, scheme: HDQT) -> Tensor:
-    return tiled_product(a, b, scheme.tile_size, 32 if _held(scheme) == "forward" else scheme.accumulator_bits)
+    return tiled_product(a, b, scheme.tile_size, scheme.accumulator_bits)
 
 
-def backward_product(a: Tensor, b: Tensor, scheme: HDQT, name: str) -> Tensor:
-    """Of B1 or B2; the accumulator that is held has no limit."""
-    bits = scheme.backward_accumulator_bits
-    bits = 32 if _held(scheme) == name else scheme.accumulator_bits if bits is None else bits
+def backward_product(a: Tensor, b: Tensor, scheme: HDQT, bits: int) -> Tensor:
     return tiled_product(a, b, scheme.backward_tile_size, bits)
 
 
@@ -193,13 +188,13 @@ class LinearFunction(torch.autograd.Function):
             p = block_order(wc.size(0), scheme)
             weights, s1 = backward_codes(hadamard_columns(wc, p), "b1w", scheme)
             gradient, s2 = backward_codes(hadamard_rows(g, p), "b1g", scheme)
-            dx = backward_product(gradient, weights, scheme, "b1").mul_(s2 * s1 * sw / p)
+            dx = backward_product(gradient, weights, scheme, scheme.input_gradient_bits).mul_(s2 * s1 * sw / p)
             dx = straight_through(dx, raw[0], scheme) if raw else dx
         if ctx.needs_input_grad[1]:
             p = block_order(xc.size(0), scheme)
             activations, s3 = backward_codes(hadamard_columns(xc, p), "b2a", scheme)
             gradient, s4 = backward_codes(hadamard_columns(g, p), "b2g", scheme)
-            dw = backward_product(gradient.t(), activations, scheme, "b2").mul_(s4 * s3 * sx / p)
+            dw = backward_product(gradient.t(), activations, scheme, scheme.weight_gradient_bits).mul_(s4 * s3 * sx / p)
             dw = straight_through(dw, raw[1], scheme) if raw else dw
         if ctx.needs_input_grad[2]:
             db = g.sum(0)
@@ -238,14 +233,14 @@ class Conv2dFunction(torch.autograd.Function):
         for part in chunks(xc, g, rows.size(1)):
             if dx is not None:
                 gradient, s2 = backward_codes(hadamard_columns(g[part], over_outputs), "b1g", scheme)
-                columns = backward_product(weights.t(), gradient, scheme, "b1")
+                columns = backward_product(weights.t(), gradient, scheme, scheme.input_gradient_bits)
                 image = F.fold(columns, xc.shape[2:], **geometry)
                 dx[part] = image.mul_((s2 * s1 * sw / over_outputs).unsqueeze(-1))
             if dw is not None:
                 columns = hadamard_rows(F.unfold(xc[part], **geometry), over_positions)
                 activations, s3 = backward_codes(columns, "b2a", scheme)
                 gradient, s4 = backward_codes(hadamard_rows(g[part], over_positions), "b2g", scheme)
-                product = backward_product(gradient, activations.mT, scheme, "b2")
+                product = backward_product(gradient, activations.mT, scheme, scheme.weight_gradient_bits)
                 dw += product.mul_(s4 * s3 * sx / over_positions).sum(0)
         dw = None if dw is None else dw.view_as(wc)
         if raw:

@@ -126,15 +126,17 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
         return _linear(input, self.operand_weight(), self.bias, seed=self._seed(input), **self._options[self.training])
 
     def _scripted(self, input: Tensor) -> Tensor:
-        (bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
-         hadamard, hadamard_block, requantize, dc_row, ste, sites, range_fraction) = self._script_options  # fmt: skip
+        (bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+         backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste, sites,
+         range_fraction) = self._script_options  # fmt: skip
         seed: int | None = None
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
         return torch.ops.quintil.hadamard_linear(
             input, self.operand_weight(), self.bias,
             bits=bits, accumulator_bits=accumulator_bits, tile_size=tile_size,
-            backward_accumulator_bits=backward_accumulator_bits, backward_tile_size=backward_tile_size,
+            backward_accumulator_bits=backward_accumulator_bits,
+            weight_gradient_accumulator_bits=weight_gradient_accumulator_bits, backward_tile_size=backward_tile_size,
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
             requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
             range_fraction=range_fraction, seed=seed,
@@ -196,16 +198,17 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
         return _conv2d(input, weight, self.bias, self.stride, self._pad, self.dilation, seed=seed, **options)
 
     def _scripted(self, input: Tensor) -> Tensor:
-        (bits, accumulator_bits, tile_size, backward_accumulator_bits, backward_tile_size, accumulate, overflow,
-         hadamard, hadamard_block, requantize, dc_row, ste, sites, range_fraction, conv_backward,
-         tile_order) = self._script_options  # fmt: skip
+        (bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+         backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste, sites,
+         range_fraction, conv_backward, tile_order) = self._script_options  # fmt: skip
         seed: int | None = None
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
         return torch.ops.quintil.hadamard_conv2d(
             input, self.operand_weight(), self.bias, self.stride, self._pad, self.dilation,
             bits=bits, accumulator_bits=accumulator_bits, tile_size=tile_size,
-            backward_accumulator_bits=backward_accumulator_bits, backward_tile_size=backward_tile_size,
+            backward_accumulator_bits=backward_accumulator_bits,
+            weight_gradient_accumulator_bits=weight_gradient_accumulator_bits, backward_tile_size=backward_tile_size,
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
             requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
             range_fraction=range_fraction, conv_backward=conv_backward, tile_order=tile_order, seed=seed,

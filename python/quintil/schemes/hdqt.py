@@ -9,6 +9,7 @@ from .base import Scheme
 
 SITES = ("fw", "fa", "b1w", "b1g", "b2a", "b2g")
 FORWARD_SITES = ("fw", "fa")
+DC_ROWS = ("together", "separate")
 WEIGHT_QUANTIZERS = ("absmax", "vecq")
 ACCUMULATOR_PRESETS = ("uniform", "iclr2023", "response", "collas2024", "head")
 
@@ -30,12 +31,16 @@ class HDQT(Scheme):
         and everything in evaluation, round to nearest. Any order is accepted; it is stored in the order given here.
     range_fraction: part of max |x| that the forward codes span [H1], in (0, 1].
     backward_accumulator_bits: the same limit for B1 and B2; None = accumulator_bits.
+    weight_gradient_accumulator_bits: the limit of B2 alone; None = that of B1.
     backward_tile_size: products that share one backward accumulator; 0 = the whole sum [H9, H10].
     accumulate: 'tile_end' limits finished tile sums, 'every_mac' every partial sum (a real narrow register).
     overflow: 'saturate' or 'wrap' (two's complement).
     requantize: False keeps the transformed weight and activation codes of the backward as exact integers; not
         available with hadamard='binary', whose unequal blocks are scaled before they are quantised again.
-    dc_row: 'together'. ('separate' [H23] raises NotImplementedError.)
+    dc_row: 'separate' sets the first row of every block apart in B2 [H23]: the plain sum of the block's rows, after a
+        ReLU far larger than the others. It has 8-bit codes and an accumulator without limit, an exception to `bits` for
+        one row per block, and leaves the others a step of their own. 'padded' and 'divisor' blocks only; where they
+        have order 1 (an odd number of rows under 'divisor') nothing is set apart.
     ste: gradient through the forward quantisers [H11]: 'identity', 'clip' (0 where [H1] clipped) or 'raw' (0 where
         |x| exceeds the largest code in unscaled units, as published).
     conv_backward: 'per_sample' (steps, transforms and limits per image [H12]) or 'batch'.
@@ -58,6 +63,7 @@ class HDQT(Scheme):
     stochastic: tuple[str, ...] = ("b1g", "b2a", "b2g")
     range_fraction: float = 0.975
     backward_accumulator_bits: int | None = None
+    weight_gradient_accumulator_bits: int | None = None
     backward_tile_size: int = 32
     accumulate: str = "tile_end"
     overflow: str = "saturate"
@@ -79,11 +85,12 @@ class HDQT(Scheme):
         self._check_subset("stochastic", SITES)
         self._check_fraction("range_fraction")
         self._check_int("backward_accumulator_bits", 4, _UNLIMITED, optional=True)
+        self._check_int("weight_gradient_accumulator_bits", 4, _UNLIMITED, optional=True)
         self._check_int("backward_tile_size", 0)
         self._check_choice("accumulate", ("tile_end", "every_mac"))
         self._check_choice("overflow", ("saturate", "wrap"))
         self._check_bool("requantize")
-        self._check_choice("dc_row", ("together", "separate"))
+        self._check_choice("dc_row", DC_ROWS)
         self._check_choice("ste", ("identity", "clip", "raw"))
         self._check_choice("conv_backward", ("per_sample", "batch"))
         self._check_choice("tile_order", ("khwc", "chw"))
@@ -93,9 +100,8 @@ class HDQT(Scheme):
                 raise ValueError(self._expected("stochastic", "without 'fw' with weight_quantizer='vecq'"))
             if self.ste == "clip":
                 raise ValueError(self._expected("ste", "'identity' or 'raw' with weight_quantizer='vecq'"))
-        if self.dc_row == "separate":
-            context = "(a DC row of its own is [HDQT H23])"
-            raise NotImplementedError(f"{self._expected('dc_row', 'to be ' + repr('together'))} {context}")
+        if self.dc_row == "separate" and self.hadamard not in ("padded", "divisor"):
+            raise ValueError(self._expected("hadamard", "to be 'padded' or 'divisor' with dc_row='separate'"))
         if not self.requantize and self.hadamard == "binary":
             raise NotImplementedError(self._expected("requantize", "True with hadamard='binary'"))
 
@@ -118,8 +124,7 @@ class HDQT(Scheme):
         ============== ===================== ===================== =====================
 
         'iclr2023' takes A from `bits` and does not read `accumulator_bits`, nor does 'head'. For `bits` = 4 and
-        A = 8 the first four agree. 'collas2024' with A in 16..31 would limit B2 alone, which no layer offers:
-        NotImplementedError; 'response' is the nearest. ValueError for an unknown name.
+        A = 8 the first four agree. ValueError for an unknown name.
         """
         if accumulators not in ACCUMULATOR_PRESETS:
             names = ", ".join(map(repr, ACCUMULATOR_PRESETS))
@@ -138,13 +143,20 @@ class HDQT(Scheme):
             tile_order="chw",
         )
         if accumulators in ("response", "collas2024") and 16 <= scheme.accumulator_bits < _UNLIMITED:
-            if accumulators == "collas2024":
-                raise NotImplementedError(
-                    "HDQT.paper: expected accumulator_bits below 16 or None with accumulators='collas2024', "
-                    f"got {accumulator_bits} (it would limit the weight gradient alone)"
-                )
-            return dataclasses.replace(scheme, accumulator_bits=_UNLIMITED)
+            own = scheme.accumulator_bits if accumulators == "collas2024" else None
+            return dataclasses.replace(scheme, accumulator_bits=_UNLIMITED, weight_gradient_accumulator_bits=own)
         return scheme
+
+    @property
+    def input_gradient_bits(self) -> int:
+        """Width of B1's accumulator, whichever field gives it."""
+        return self.accumulator_bits if self.backward_accumulator_bits is None else self.backward_accumulator_bits
+
+    @property
+    def weight_gradient_bits(self) -> int:
+        """Width of B2's accumulator, whichever field gives it."""
+        own = self.weight_gradient_accumulator_bits
+        return self.input_gradient_bits if own is None else own
 
     def linear_options(self, *, training: bool = True) -> dict[str, Any]:
         """Keyword arguments of `hadamard_linear`, seed apart. `training=False`: the forward rounds to nearest."""
@@ -154,6 +166,7 @@ class HDQT(Scheme):
             "accumulator_bits": self.accumulator_bits,
             "tile_size": self.tile_size,
             "backward_accumulator_bits": self.backward_accumulator_bits,
+            "weight_gradient_accumulator_bits": self.weight_gradient_accumulator_bits,
             "backward_tile_size": self.backward_tile_size,
             "accumulate": self.accumulate,
             "overflow": self.overflow,

@@ -14,6 +14,7 @@ from quintil.schemes import HDQT
 KINDS = ("multiply", "add", "transform", "quantise", "move")
 PHASES = ("forward", "input_gradient", "weight_gradient")
 _FLOAT, _TOTAL = 32, 32  # bits of a float32; of the sum of tiles, and of an accumulator without a limit
+_FIRST_ROW = 8  # bits of the codes of first rows that stand apart [H23]
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _input_gradient(shape: LayerShape, scheme: HDQT) -> Counts:
     counts = axis.transform(shape.depth, shape.rows, scheme.bits)
     counts += _product(
         shape.rows * axis.length * shape.depth, shape.rows * shape.depth, axis.length, scheme.backward_tile_size,
-        _backward_bits(scheme), scheme, operand_bits,
+        scheme.input_gradient_bits, scheme, operand_bits,
     )  # fmt: skip
     counts[Operation("add", "int", _TOTAL)] += shape.rows * shape.depth if shape.folds else 0
     counts[_MULTIPLY] += axis.scales * shape.inputs
@@ -137,18 +138,33 @@ def _input_gradient(shape: LayerShape, scheme: HDQT) -> Counts:
 
 
 def _weight_gradient(shape: LayerShape, scheme: HDQT, groups: int) -> Counts:
-    """[H10, H12]: transforms along the rows of each group, of the input's codes and of the gradient."""
+    """[H10, H12]: transforms along the rows of each group, of the input's codes and of the gradient.
+
+    [H23]: the first row of every block leaves this product for one of 8-bit codes without a limit; a float addition
+    joins the two.
+    """
     rows = shape.rows // groups if groups else 0
     axis = _Axis(rows, scheme)
     operand_bits = scheme.bits if scheme.requantize else axis.widened(scheme.bits + 1)
     group = axis.transform(shape.depth, shape.outputs, scheme.bits + 1)
+    apart = axis.blocks if scheme.dc_row == "separate" else 0
+    together = axis.length - apart
     group += _product(
-        shape.weights * axis.length, shape.weights, axis.length, scheme.backward_tile_size, _backward_bits(scheme),
+        shape.weights * together, shape.weights, axis.length, scheme.backward_tile_size, scheme.weight_gradient_bits,
         scheme, operand_bits,
     )  # fmt: skip
     group[_MULTIPLY] += axis.scales * shape.weights
-    group[_BYTE] += 2 * _code_bytes(axis.length * shape.outputs, scheme.bits)
-    group[_BYTE] += 2 * _code_bytes(axis.length * shape.depth, operand_bits)
+    group[_BYTE] += 2 * _code_bytes(together * shape.outputs, scheme.bits)
+    group[_BYTE] += 2 * _code_bytes(together * shape.depth, operand_bits)
+    if apart:
+        first_bits = _FIRST_ROW if scheme.requantize else operand_bits
+        wide = first_bits if first_bits != _FIRST_ROW else 0
+        group[Operation("multiply", "int", _FIRST_ROW, wide)] += shape.weights * apart
+        group[Operation("add", "int", _TOTAL)] += shape.weights * apart
+        group[_MULTIPLY] += 2 * shape.weights  # its two steps
+        group[_ADD] += shape.weights
+        group[_BYTE] += 2 * _code_bytes(apart * shape.outputs, _FIRST_ROW)
+        group[_BYTE] += 2 * _code_bytes(apart * shape.depth, first_bits)
     counts = Counter({operation: groups * count for operation, count in group.items()})
     gradient = shape.rows * shape.outputs
     counts[_ADD] += max(0, groups - 1) * shape.weights + (gradient if shape.bias else 0)
@@ -164,6 +180,7 @@ class _Axis:
         self._orders = block_orders(n, scheme.hadamard, scheme.hadamard_block)
         self._additions = transform_additions(n, scheme.hadamard, scheme.hadamard_block)
         self.length = sum(self._orders) if self._orders else n
+        self.blocks = sum(order > 1 for order in self._orders)  # those with a first row that is a sum
         divisor = n & -n if scheme.hadamard == "none_scaled" else max(self._orders, default=1)
         self.scales = 3 + (divisor > 1 and scheme.hadamard != "binary")  # three steps, and what undoes the transforms
 
@@ -196,11 +213,6 @@ def _product(macs: int, sums: int, depth: int, tile: int, accumulator: int, sche
     counts[Operation("add", "int", accumulator)] += macs
     counts[Operation("add", "int", _TOTAL)] += max(0, tiles - 1) * sums
     return +counts
-
-
-def _backward_bits(scheme: HDQT) -> int:
-    own = scheme.backward_accumulator_bits
-    return scheme.accumulator_bits if own is None else own
 
 
 def _code_bytes(n: int, bits: int) -> int:
