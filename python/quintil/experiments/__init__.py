@@ -6,7 +6,7 @@ arms that are equal in two studies are trained once.
 
 from __future__ import annotations
 
-from .ablations import STUDIES, study
+from .catalogue import STUDIES, study
 from .results import ArmResult, as_json, from_json, groups, markdown, pooled, result, rows
 from .study import Arm, Cell, Study, cells
 

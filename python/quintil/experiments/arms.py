@@ -1,0 +1,19 @@
+"""The arms that several studies share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quintil.schemes import HDQT
+
+from .study import Arm
+
+UNLIMITED = 32  # accumulator bits that limit nothing
+FLOAT = Arm("float32", None)
+DEFAULT = Arm("HDQT", HDQT())
+PAPER = Arm("HDQT, paper", HDQT.paper())
+
+
+def hdqt(label: str, *, line: str = "", x: str | None = None, **fields: Any) -> Arm:
+    """HDQT() with some fields changed."""
+    return Arm(label, HDQT(**fields), line=line, x=x)
