@@ -62,7 +62,7 @@ inline void put(int8_t* codes, __m256 level, int64_t count) {
 template <class Out>
 void draw_levels(const float* x, int64_t rows, int64_t cols, float alpha, const Draw& draw, int64_t row0, Out* out) {
   const Levels levels(alpha);
-  for_each_block(16, rows, cols, draw, row0, [&](int64_t r, int64_t c, int64_t count, const __m256i(*words)[8]) {
+  for_each_block<16>(rows, cols, draw, row0, [&](int64_t r, int64_t c, int64_t count, const __m256i(*words)[8]) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at = (r + i) * cols + c, left = cols - c;
       for (int j = 0; j < 16 && 8 * j < left; ++j) {

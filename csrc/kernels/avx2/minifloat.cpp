@@ -88,7 +88,7 @@ void minifloat_f32f32(const float* x, int64_t n, const MinifloatGrid& grid, floa
 void minifloat_f32f32_stochastic(const float* x, int64_t rows, int64_t cols, const MinifloatGrid& grid,
                                  const Draw& draw, int64_t row0, float* y) {
   const Format format(grid);
-  for_each_block(16, rows, cols, draw, row0, [&](int64_t r, int64_t c, int64_t count, const __m256i(*words)[8]) {
+  for_each_block<16>(rows, cols, draw, row0, [&](int64_t r, int64_t c, int64_t count, const __m256i(*words)[8]) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at = (r + i) * cols + c, width = cols - c < 128 ? cols - c : 128;
       for_eights(x + at, width, y + at, [&](__m256 v, int64_t j, __m256i) {

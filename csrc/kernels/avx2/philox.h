@@ -125,9 +125,9 @@ inline __m256i draws16(const __m256i* words, int i) {
 }
 
 // Calls f(first row, first column, rows, words) for the parts of a matrix that one call of draw_words serves.
-template <class F>
-inline void for_each_block(int bits, int64_t rows, int64_t cols, const Draw& draw, int64_t row0, F f) {
-  const int64_t span = 16 * 4 * 32 / bits;
+template <int bits, class F>
+inline void for_each_block(int64_t rows, int64_t cols, const Draw& draw, int64_t row0, F f) {
+  constexpr int64_t span = 16 * 4 * 32 / bits;
   const Keys keys(draw);
   __m256i words[kRowBlock][8];
   for (int64_t r = 0; r < rows;) {

@@ -165,7 +165,7 @@ template <int bits, class T>
 template <int bits, class T>
 void drawn(const T* x, int64_t rows, int64_t cols, int64_t ld, const Grid& grid, const Draw& draw, int64_t row0,
            uint8_t* out, int64_t out_ld) {
-  for_each_block(bits, rows, cols, draw, row0, [&](int64_t r, int64_t c, int64_t count, const __m256i(*words)[8]) {
+  for_each_block<bits>(rows, cols, draw, row0, [&](int64_t r, int64_t c, int64_t count, const __m256i(*words)[8]) {
     fill_rows<bits>(x + r * ld + c, count, cols - c, ld, grid, words, out + r * out_ld + c, out_ld);
   });
 }
