@@ -14,7 +14,7 @@ from pathlib import Path
 
 from quintil.metrics import estimate
 
-_NAME = re.compile(r"(?P<what>.+)_(?P<stage>float|vecq|post)(_w\d+a\d+)?")
+_NAME = re.compile(r"(?P<what>.+)_(?P<stage>float_tuned|float|vecq|post)(_w\d+a\d+)?")
 
 
 def cell(values: list[float], form: str = ".2f") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import pytest
 import quintil
+import torch
 from quintil.cli import main
 from quintil.continual import preset
+from quintil.continual.run import build_net, prepare
+from quintil.continual.streams import Streams
 from quintil.experiments import STUDIES, Arm, Study, cells, from_json, pooled, rows, study
+from quintil.experiments.run_energy import run_joules
 from quintil.metrics import estimate, paired_difference
 
 LINE = "hadamard-ablation --dataset digits --epochs 1 --seeds 2 --arms none"
@@ -186,3 +191,35 @@ def test_a_failed_run_stops_no_other(finished, capsys, tmp_path, monkeypatch):
     assert status == 1 and "digits icarl, float32, seed 1: failed" in out
     assert err.startswith("error: sweep: expected every job to finish, got 1 failed")
     assert len(list(tmp_path.rglob("summary.json"))) == 3 and not Path("runs/hadamard-ablation.md").exists()
+
+
+# Energy -------------------------------------------------------------------------------------------------------------
+
+
+def test_energy_of_a_run_is_that_of_its_steps():
+    """One task: epochs x batches steps of the network with its head; float32 against itself is 1."""
+    config = preset("digits").replace(init_cls=10, increment=0, method="joint", epochs=3, batch_size=50, seeds=(4,))
+    setup = prepare(config, 4)
+    net = build_net(config, setup.dataset, Streams(4))
+    net.grow(10, generator=torch.Generator().manual_seed(0))
+    x = setup.dataset.transform(setup.dataset.x_train[:50])
+    steps = 3 * math.ceil(len(setup.dataset.x_train) / 50)
+    for scheme in (None, quintil.HDQT(bits=3, accumulator_bits=6)):
+        found = run_joules(config.replace(scheme=scheme))
+        step = quintil.energy(net, x, scheme)
+        assert found == pytest.approx(
+            (steps * step.picojoules() * 1e-12, steps * step.picojoules(float32=True) * 1e-12)
+        )
+        assert (found[0] == found[1]) == (scheme is None)
+
+
+def test_more_tasks_train_on_stored_samples_too_and_narrow_codes_take_less():
+    config = preset("digits").replace(seeds=(4,))
+    float32, wide, narrow = (
+        run_joules(config.replace(scheme=s)) for s in (None, quintil.HDQT(bits=8), quintil.HDQT(bits=3))
+    )
+    assert narrow[0] < wide[0] < float32[0] and wide[1] == narrow[1] == float32[0]
+    less = run_joules(config.replace(memory_size=10))
+    assert less[0] < float32[0]
+    assert run_joules(config.replace(scheme=quintil.LUQ())) is None
+    assert run_joules(config.replace(method="der")) is None

@@ -1,6 +1,7 @@
 """Quantise a network to few bits, with or without training [VecQ].
 
-Three stages; 'vecq' and 'post' start from the folder RUN of a float stage (RUN without seed<k>: that of each seed):
+Three stages; 'vecq' and 'post' start from the folder RUN of a float stage (RUN without seed<k>: that of each seed), a
+float stage with --start trains on from there, to compare with:
 
   python scripts/train_vecq.py --stage float --dataset mnist --data_root DIR --epochs 10
   python scripts/train_vecq.py --stage vecq --start RUN --data_root DIR --weight_bits 2 --activation_bits 8
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--batch_size", type=int, default=128, help="default: 128")
     training.add_argument("--lr", type=float, help="of Adam, falls to 0 by a cosine (default: float 1e-3, vecq 5e-4)")
     training.add_argument("--weight_decay", type=float, default=0.0, help="of layers' weights (default: 0)")
+    training.add_argument("--validation", action="store_true", help="test on a part of the training side instead")
     training.add_argument("--calibration", type=int, default=2048, help="samples of the stage post (default: 2048)")
     return made
 
@@ -84,7 +86,7 @@ def run_from(args: argparse.Namespace, seed: int) -> VecQRun:
     start = args.start
     if start is not None and (Path(start) / f"seed{seed}").is_dir():
         start = str(Path(start) / f"seed{seed}")
-    shared = ("dataset", "model", "stage", "batch_size", "calibration", *FOLDER_FIELDS)
+    shared = ("dataset", "model", "stage", "batch_size", "calibration", "validation", *FOLDER_FIELDS)
     fields = {name: getattr(args, name) for name in shared}
     return VecQRun(scheme=scheme, training=training, seed=seed, start=start, **fields)
 

@@ -48,7 +48,9 @@ class VecQRun:
 
     dataset: of `quintil.data.load`; images are scaled to what the model takes. model: one of MODELS.
     stage: 'float' trains in float32; 'vecq' with quantised forwards; 'post' quantises what was trained, and trains
-        nothing. The last takes the values of `start`, which 'vecq' may.
+        nothing. The last takes the values of `start`, which the others may: float32 trained on from there is what
+        fine-tuning is to be compared with.
+    validation: test on a part of the training side instead (`quintil.data.load`).
     scheme: of the stages 'vecq' and 'post'. training: of `SwitchConfig` epochs, lr and weight_decay count.
     calibration: training samples that the stage 'post' looks at where activations are quantised.
     limit_batches: batches per epoch and of the test, 0 = all. test_every: epochs from one test to the next.
@@ -62,6 +64,7 @@ class VecQRun:
     batch_size: int = 128
     seed: int = 0
     calibration: int = 2048
+    validation: bool = False
     limit_batches: int = 0
     test_every: int = 1
     start: str | None = None
@@ -91,10 +94,12 @@ class VecQRun:
 
     @property
     def folder(self) -> Path:
-        """<results_dir>/<exp_name>/<data>_<model>_<stage>[_w<label>]/seed<k>."""
+        """<results_dir>/<exp_name>/<data>_<model>_<stage>[_w<label>]/seed<k>; a float stage with a start is tuned."""
         name = f"{self.dataset}_{self.model}_{self.stage}"
         if self.stage != "float":
             name += f"_w{self.label}"
+        elif self.start is not None:
+            name += "_tuned"
         return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"
 
     def resolved(self) -> dict[str, Any]:
@@ -108,7 +113,7 @@ class VecQRun:
 
 def make_batches(run: VecQRun) -> TensorBatches:
     """The data of a run; ValueError where they do not fit its model."""
-    loaded = data.load(run.dataset, run.data_root, seed=run.seed)
+    loaded = data.load(run.dataset, run.data_root, seed=run.seed, validation=run.validation)
     options = {"shape": (1, 8, 8) if run.dataset == "digits" else None, "limit": run.limit_batches}
     batches = TensorBatches(loaded, run.batch_size, **options)
     size = _IMAGE_SIZES.get(run.model)

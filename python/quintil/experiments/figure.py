@@ -19,6 +19,8 @@ _FORMULA = "accuracy over all classes after the last task, linear head, %; mean 
 def draw_study(study: Study, found: Sequence[ArmResult], stem: Path) -> Path:
     """Write <stem>.png and <stem>.svg; returns the PNG. Bytes depend on the numbers alone."""
     panels = [Panel(title, partial(_curves if study.axis else _points, study, arms)) for title, arms in groups(found)]
+    if study.energy:
+        panels += [Panel(f"{title}, energy", partial(_energies, arms)) for title, arms in groups(found)]
     longest = max(len(arm.label) for arm in found)
     if study.axis:
         size, left = (5.6, 3.8), 0.7
@@ -29,6 +31,26 @@ def draw_study(study: Study, found: Sequence[ArmResult], stem: Path) -> Path:
     picture = Picture("study", study.title, _FORMULA, panels, 2, size, left=left, heat=True)
     draw(picture, stem)
     return stem.with_name(f"{stem.name}.png")
+
+
+def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
+    """Accuracy against the energy of a run, a curve per line, float32 as a point."""
+    counted = [arm for arm in arms if arm.joules is not None]
+    for line, colour in zip(dict.fromkeys(arm.line for arm in counted if arm.line), COLOURS):
+        own = [arm for arm in counted if arm.line == line]
+        x, y = [arm.joules[0] for arm in own], [arm.estimate(HEADLINE).mean for arm in own]
+        axes.plot(x, y, marker="o", markersize=4, linewidth=1.2, color=colour)
+        for arm, place, value in zip(own, x, y):
+            axes.annotate(arm.x, (place, value), xytext=(3, 4), textcoords="offset points", fontsize=7.5, color=MUTED)
+    for arm in counted:
+        if not arm.line:
+            axes.plot(arm.joules[0], arm.estimate(HEADLINE).mean, "s", color=MUTED, markersize=5)
+            axes.annotate(
+                arm.label, (arm.joules[0], arm.estimate(HEADLINE).mean), xytext=(-3, 5), textcoords="offset points",
+                ha="right", fontsize=7.5, color=MUTED,
+            )  # fmt: skip
+    axes.set_xlabel("joules of a run's training steps, counted")
+    axes.set_ylabel("last accuracy (%)")
 
 
 def _points(study: Study, arms: Sequence[ArmResult], axes: Axes) -> None:

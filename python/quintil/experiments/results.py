@@ -10,6 +10,7 @@ from typing import Any
 
 from quintil.metrics import Estimate, RunResult, estimate, paired_difference
 
+from .run_energy import run_joules
 from .study import Cell, Study
 
 COLUMNS = {
@@ -32,6 +33,7 @@ class ArmResult:
     """One arm on one data set with one learner: every number by seed.
 
     config: the settings of the runs, and what differs between seeds for one of them.
+    joules: of a run's training steps, by count and price; and of the same steps in float32. None where not counted.
     """
 
     dataset: str
@@ -42,6 +44,7 @@ class ArmResult:
     published: str
     numbers: Mapping[str, Mapping[int, float]]
     config: Mapping[str, Any]
+    joules: tuple[float, float] | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -63,7 +66,10 @@ def result(study: Study, cell: Cell, run: RunResult) -> ArmResult:
     numbers = {name: {s: v for s, v in run.values(name).items() if s in cell.config.seeds} for name in _NUMBERS}
     published = study.published.get((cell.dataset, cell.learner, cell.arm.label), "")
     own = {name: value for name, value in run.config.items() if name not in ("class_order", "checksums")}
-    return ArmResult(cell.dataset, cell.learner, cell.arm.label, cell.arm.line, cell.arm.x, published, numbers, own)
+    joules = run_joules(cell.config) if study.energy else None
+    return ArmResult(
+        cell.dataset, cell.learner, cell.arm.label, cell.arm.line, cell.arm.x, published, numbers, own, joules
+    )  # fmt: skip
 
 
 def groups(found: Sequence[ArmResult]) -> Iterator[tuple[str, list[ArmResult]]]:
@@ -79,11 +85,20 @@ def rows(study: Study, arms: Sequence[ArmResult]) -> list[list[str]]:
     with_published = any(arm.published for arm in arms)
     table = [["", "seeds", *(COLUMNS[n] for n in names), f"last, linear − {study.reference}"]]
     table[0] += ["published last"] if with_published else []
+    table[0] += ["J per run (counted)", "float32 / own"] if study.energy else []
     for arm in arms:
         cells = [str(arm.estimate(name) or "") for name in names]
         gap = "" if arm is reference else _signed(arm.difference(reference, HEADLINE))
-        table.append([arm.label, str(len(arm.seeds)), *cells, gap, *([arm.published] if with_published else [])])
+        cells += [gap, *([arm.published] if with_published else []), *(_joules(arm) if study.energy else [])]
+        table.append([arm.label, str(len(arm.seeds)), *cells])
     return table
+
+
+def _joules(arm: ArmResult) -> list[str]:
+    if arm.joules is None:
+        return ["", ""]
+    own, reference = arm.joules
+    return [f"{own:.3g}", f"{reference / own:.2f}"]
 
 
 def _signed(found: Estimate | None) -> str:
@@ -117,6 +132,7 @@ def from_json(value: Mapping[str, Any]) -> list[ArmResult]:
         arms = [dict(arm) for arm in value["arms"]]
         for arm in arms:
             arm["numbers"] = {n: {int(s): v for s, v in seeds.items()} for n, seeds in arm["numbers"].items()}
+            arm["joules"] = None if arm.get("joules") is None else tuple(arm["joules"])
         return [ArmResult(**arm) for arm in arms]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"study: expected a file that a study wrote, got another content ({error})") from None

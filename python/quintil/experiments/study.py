@@ -38,6 +38,7 @@ class Study:
     published: (data set, learner, arm) -> what the authors print for the last accuracy of the linear head.
     axis: name of the axis of a sweep; without one every arm is a bar.
     common: options of all runs that differ from the protocol; they then lie in folders named after the study.
+    energy: whether the energy of every arm's runs is counted and drawn against its accuracy.
     measure: "" for accuracies; or what is measured in the networks after each task, by a name of `inside.MEASURES`.
     """
 
@@ -52,6 +53,7 @@ class Study:
     published: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     axis: str = ""
     common: Mapping[str, Any] = field(default_factory=dict)
+    energy: bool = False
     measure: str = ""
 
     def __post_init__(self) -> None:

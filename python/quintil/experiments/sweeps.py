@@ -50,6 +50,7 @@ def bit_sweep() -> Study:
             for name, value in published.items()
         },
         axis="bits of operands / of accumulators",
+        energy=True,
     )
 
 
