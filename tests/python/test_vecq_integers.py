@@ -23,6 +23,7 @@ LAYERS = {
     "conv2d, groups": (VecQConv2d, (4, 6, 3), dict(padding=1, groups=2), dict(per_channel=True), (2, 4, 6, 7)),
     "conv2d, groups of runs": (VecQConv2d, (4, 6, 3), dict(groups=2, bias=False), dict(group_size=9), (2, 4, 6, 7)),
     "depthwise": (VecQConv2d, (5, 5, 3), dict(padding=1, stride=(1, 2), groups=5), {}, (2, 5, 6, 7)),
+    "depthwise, bundled": (VecQConv2d, (68, 136, 3), dict(padding=1, groups=68), {}, (1, 68, 4, 3)),
     "reflected": (VecQConv2d, (4, 6, 3), dict(groups=2, padding_mode="reflect", padding=(1, 2)), {}, (2, 4, 6, 7)),
     "circular conv1d": (VecQConv1d, (4, 6, 3), dict(padding_mode="circular", padding=2), {}, (2, 4, 9)),
     "uneven": (VecQConv2d, (4, 6, (2, 3)), dict(padding="same"), {}, (2, 4, 6, 7)),

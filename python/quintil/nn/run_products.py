@@ -91,18 +91,46 @@ def conv2d_runs(
 ) -> Tensor:
     """x: int8 [N, groups * C, H, W], integers that mean x_scale each; weight: centred [O, C, kh, kw], whose runs lie in
     C * kh * kw; geometry: stride, padding and dilation, rows before columns. Returns float32 [N, O, H', W'].
+
+    Small groups of one run are multiplied together, with zeros where an output does not look.
     """
+    support = torch.ones_like(weight)
+    bundle = bundle_of(groups, weight.size(0) // groups) if len(starts) == 2 else 1
+    if bundle > 1:
+        weight, support = block_diagonal(weight, groups, bundle), block_diagonal(support, groups, bundle)
+        starts, groups = [0, weight[0].numel()], groups // bundle
     outputs = weight.size(0) // groups
     found: list[Tensor] = []
     for g in range(groups):
-        own = slice_of(g, outputs, weight), slice_of(g, outputs, lengths)
+        own = slice_of(g, outputs, weight), slice_of(g, outputs, lengths), slice_of(g, outputs, support)
         image = x[:, g * weight.size(1) : (g + 1) * weight.size(1)]
         own_bias = bias
         if bias is not None:
             own_bias = slice_of(g, outputs, bias)
-        found.append(_conv2d_of_group(image, x_scale, own[0], own[1], starts, own_bias, geometry, weight_bits))
+        mask = own[2] if bundle > 1 else own[2][:1]  # else the same for all outputs
+        found.append(_conv2d_of_group(image, x_scale, own[0], own[1], mask, starts, own_bias, geometry, weight_bits))
     output = found[0] if groups == 1 else torch.cat(found, 1)
     return output.contiguous() if x.is_contiguous() else output  # one channel's layout says nothing
+
+
+def bundle_of(groups: int, outputs: int) -> int:
+    """How many groups of so many outputs fill the 32 columns of a panel; it divides their number."""
+    found = 1
+    for size in range(2, groups + 1):
+        if groups % size == 0 and size * outputs <= 32:
+            found = size
+    return found
+
+
+def block_diagonal(weight: Tensor, groups: int, bundle: int) -> Tensor:
+    """[O, C, kh, kw] of groups -> [O, bundle * C, kh, kw] of groups / bundle, zero at the channels of other groups."""
+    kernel = [weight.size(1), weight.size(2), weight.size(3)]
+    outputs = weight.size(0) // groups
+    own = weight.reshape([groups // bundle, bundle, outputs] + kernel)
+    wide = torch.zeros([groups // bundle, bundle, outputs, bundle] + kernel, dtype=weight.dtype)
+    for place in range(bundle):
+        wide[:, place, :, place] = own[:, place]
+    return wide.reshape([weight.size(0), bundle * kernel[0]] + kernel[1:])
 
 
 def slice_of(group: int, outputs: int, t: Tensor) -> Tensor:
@@ -115,12 +143,16 @@ def _conv2d_of_group(
     x_scale: Tensor,
     weight: Tensor,
     lengths: Tensor,
+    support: Tensor,
     starts: list[int],
     bias: Tensor | None,
     geometry: list[int],
     weight_bits: int,
 ) -> Tensor:
-    """A run takes the channels that it touches, with zeros in the place of their other weights."""
+    """A run takes the channels that it touches, with zeros in the place of their other weights.
+
+    support: int8 [O or 1, C, kh, kw], 1 where an output has a weight.
+    """
     taps = weight.size(2) * weight.size(3)
     one = torch.ones([])
     output: Tensor | None = None
@@ -129,7 +161,7 @@ def _conv2d_of_group(
         low, high = first // taps, (last + taps - 1) // taps
         image, kernel = x[:, low:high], weight[:, low:high]
         places = torch.arange(low * taps, high * taps).reshape([1, high - low, weight.size(2), weight.size(3)])
-        inside = ((places >= first) & (places < last)).to(torch.int8)
+        inside = ((places >= first) & (places < last)).to(torch.int8) * support[:, low:high]
         if low * taps < first or last < high * taps:
             kernel = kernel * inside
         added = torch.ops.quintil.int_conv2d(
