@@ -130,7 +130,8 @@ def main(arguments: list[str]) -> int:
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    command = f"scripts/reproduce/vecq_post.py RUNS --bits {' '.join(map(str, options.bits))}{' --skip_searches' * options.skip_searches}"
+    widths, skipped = " ".join(map(str, options.bits)), " --skip_searches" if options.skip_searches else ""
+    command = f"scripts/reproduce/vecq_post.py RUNS --data_root DIR --bits {widths}{skipped}"
     text = "\n\n".join([HEADING.format(command=command).rstrip(), *sections]) + "\n"
     print(text, end="")
     if options.out:
