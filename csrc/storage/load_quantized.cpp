@@ -88,18 +88,36 @@ Tensor unpacked_weight(TensorFile& file, const std::string& name, const Json& en
   return codes * step->second.reshape(column);
 }
 
+// A scheme as a layer of the module has it, and what a file means by the fields that it does not have.
+struct OwnScheme {
+  std::string text;
+  Json defaults = Json(Json::Object());
+
+  explicit OwnScheme(const Module& layer) : text(layer.attr("scheme_text").toStringRef()) {
+    if (layer.hasattr("scheme_defaults")) defaults = storage::parse_json(layer.attr("scheme_defaults").toStringRef());
+  }
+
+  // A file of an earlier version lacks the fields that came later.
+  bool is_that_of(const Json& stored) const {
+    Json::Object fields = stored.members();
+    if (!fields.contains("scheme")) return false;
+    for (const auto& [field, value] : defaults.members()) fields.emplace(field, value);
+    return storage::parse_json(text) == Json(std::move(fields));
+  }
+};
+
 // The scheme of every swapped layer is that of the file, and both hold the same swapped layers.
 void check_schemes(const Module& module, const Json& schemes, const std::string& path) {
-  std::map<std::string, std::string> own;
+  std::map<std::string, OwnScheme> own;
   for (const auto& [name, part] : module.named_modules()) {
-    if (part.hasattr("scheme_text")) own[name] = part.attr("scheme_text").toStringRef();
+    if (part.hasattr("scheme_text")) own.emplace(name, part);
   }
   for (const auto& [name, scheme] : schemes.members()) {
     const auto found = own.find(name);
     TORCH_CHECK_VALUE(found != own.end(), kOp, ": expected module to hold a swapped layer '", name, "' as ", path,
                       " does, got none");
-    TORCH_CHECK_VALUE(storage::parse_json(found->second) == scheme, kOp, ": expected the scheme of '", name,
-                      "' to be that of ", path, ", got ", found->second);
+    TORCH_CHECK_VALUE(found->second.is_that_of(scheme), kOp, ": expected the scheme of '", name, "' to be that of ",
+                      path, ", got ", found->second.text);
     own.erase(found);
   }
   TORCH_CHECK_VALUE(own.empty(), kOp, ": expected module to hold swapped layers where ", path, " does, got '",

@@ -85,3 +85,41 @@ def losses(x: Tensor, y: Tensor) -> tuple[float, float]:
     a, b = x.double().flatten().tolist(), y.double().flatten().tolist()
     dot, aa, bb = (math.fsum(p * q for p, q in zip(*pair)) for pair in ((a, b), (a, a), (b, b)))
     return 1 - dot / math.sqrt(aa * bb), math.fsum((p - q) ** 2 for p, q in zip(a, b))
+
+
+# Products in evaluation [V10, V12], in float64, where they are exact but for the lengths: numbers on their levels are
+# multiplied as they are, with torch's own convolutions of either direction.
+
+
+def run_values(x: Tensor, bits: int, sizes: tuple[int, ...] = ()) -> Tensor:
+    """A parameter on its levels, float64, from float32 lengths."""
+    _, codes, alpha, _ = quantize(x, bits, step(x, bits, sizes))
+    lengths = alpha.double().reshape(-1, 1)
+    return ((codes.double() + 0.5).reshape(len(lengths), -1) * lengths).reshape(x.shape)
+
+
+def activation_values(x: Tensor, bits: int, averages: Tensor) -> Tensor:
+    """Activations on the levels of evaluation, float64."""
+    return levels(x, averages[0], bits) * averages[1].double()
+
+
+def state_values(h: Tensor, largest: float) -> Tensor:
+    """States as products take them: 2^16 half-integers up to the largest size, float64."""
+    step = largest / 2**15
+    return step * (torch.round(h.double() / step - 0.5).clamp(-(2**15), 2**15 - 1) + 0.5)
+
+
+def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """State and cell from gates in the order input, forget, cell, output."""
+    n = cell.size(-1)
+    into, forget, out = (torch.sigmoid(gates[..., i * n : (i + 1) * n]) for i in (0, 1, 3))
+    cell = forget * cell + into * torch.tanh(gates[..., 2 * n : 3 * n])
+    return out * torch.tanh(cell), cell
+
+
+def gru_step(x: Tensor, h: Tensor, state: Tensor) -> Tensor:
+    """The state from the products of the input and of the state: reset, update, new."""
+    n = state.size(-1)
+    reset, update = (torch.sigmoid(x[..., i * n : (i + 1) * n] + h[..., i * n : (i + 1) * n]) for i in (0, 1))
+    new = torch.tanh(x[..., 2 * n :] + reset * h[..., 2 * n :])
+    return (1 - update) * new + update * state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from conftest import same_bits
 from quintil import HDQT, DoubleRounding
 from quintil.models import PreActResNet
 from quintil.models.preact import PreActBlock
+from quintil.nn.tensor_file import read_tensors, write_tensors
 from small_nets import Net, images
 from test_cmake_package import BUILD, ROOT, TORCH, run
 from test_storage import trained
@@ -158,6 +160,43 @@ def test_other_schemes(scheme, tmp_path):
         quintil.set_bits(model, 4)
     with torch.no_grad():
         assert same_bits(logits(tmp_path), model(x))
+
+
+def changed_schemes(path: Path, change) -> None:
+    """The file with every scheme changed, whole again."""
+    tensors, manifest = read_tensors(path)
+    manifest.pop("sha256")
+    write_tensors(path, tensors, {**manifest, "schemes": {k: change(v) for k, v in manifest["schemes"].items()}})
+
+
+@pytest.mark.parametrize(
+    "scheme, later",
+    [(HDQT(), {"weight_quantizer": "vecq"}), (DoubleRounding(bits=(4, 2)), {"weight_init": "vecq"})],
+    ids=lambda value: value.summary() if isinstance(value, HDQT | DoubleRounding) else "",
+)
+def test_files_from_before_a_field(scheme, later, tmp_path):
+    """They mean its default, in both languages; a field that nobody knows is refused."""
+    model, x = trained(scheme), images()
+    export(model, x, tmp_path)
+    path = tmp_path / "m.safetensors"
+    changed_schemes(path, lambda fields: {key: value for key, value in fields.items() if key not in later})
+    assert not any(later.keys() & fields.keys() for fields in read_tensors(path)[1]["schemes"].values())
+    loaded = quintil.load_quantized(Net(), path)
+    assert loaded.body["a"].scheme == scheme
+    if isinstance(scheme, DoubleRounding):
+        quintil.set_bits(model, 4)
+    with torch.no_grad():
+        assert same_bits(loaded(x), model(x)) and same_bits(logits(tmp_path), model(x))
+    script(quintil.quantize_(Net(), dataclasses.replace(scheme, **later)), tmp_path)
+    assert f"to be that of {path}, got " in refusal(tmp_path)
+    script(model, tmp_path)
+    for change in (lambda fields: {**fields, "colour": 1}, lambda fields: {**fields, "scheme": "other"}):
+        changed_schemes(path, change)
+        assert f"to be that of {path}, got " in refusal(tmp_path)
+        with pytest.raises(ValueError, match="expected only known fields, got 'colour'|expected scheme to be one of"):
+            quintil.load_quantized(Net(), path)
+    changed_schemes(path, lambda fields: {key: value for key, value in fields.items() if key != "scheme"})
+    assert f"to be that of {path}, got " in refusal(tmp_path)
 
 
 def test_the_readme_example(tmp_path, monkeypatch):

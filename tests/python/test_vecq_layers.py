@@ -153,16 +153,6 @@ def test_empty_batches_and_zeros(kind):
             torch.testing.assert_close(layer.train(mode)(x), bias.expand(layer(x).shape), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["grouped", "transposed"])
-def test_other_layers_stay_in_float(kind):
-    layer, _, x = made(kind, VecQ(4, 4))
-    started(layer, x)
-    want = layer(x)
-    with torch.no_grad():
-        assert not layer.uses_integers()
-        assert_same(layer(x), want)
-
-
 def test_kept_codes_follow_every_change():
     layer, _, x = made("linear", VecQ(4, 4))
     started(layer, x)

@@ -192,3 +192,26 @@ RIVALS = {
     "MSE-optimal uniform": Rival(mse_optimal_levels, lambda bits: 2, searches=True),
     "Lloyd-Max": Rival(lloyd_max_levels, lambda bits: 2**bits, searches=True),
 }
+
+
+def _ends_step(x: Tensor, bits: int) -> Tensor:
+    return 2 * x.abs().max() / (2**bits - 1)
+
+
+def _lsq_step(x: Tensor, bits: int) -> Tensor:
+    if bits < 2:
+        raise ValueError(f"STEPS: expected bits to be at least 2, got {bits}")
+    return 2 * x.abs().mean() / math.sqrt(2 ** (bits - 1) - 1)
+
+
+def _ul2q_step(x: Tensor, bits: int) -> Tensor:
+    return normal_step(bits) * x.std(correction=0) + _EPSILON
+
+
+#: What the closed forms make of VecQ's levels, one length times the 2^bits half-integers around 0: their step as the
+#: distance of levels, (x, bits) -> 0-dim, float64. Offsets and a level at 0, which they have elsewhere, fall away.
+STEPS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "min-max": _ends_step,
+    "LSQ initialisation": _lsq_step,
+    "uL2Q": _ul2q_step,
+}

@@ -14,8 +14,9 @@ from .saturation import saturation
 from .script import script
 from .storage import load_quantized, save_quantized
 from .swap import SwappedLayer, dequantize_, quantize_, swaps
-from .vecq import VecQConv1d, VecQConv2d, VecQConvTranspose2d, VecQLinear
+from .vecq import VecQLinear
 from .vecq_activations import VecQGELU, VecQLeakyReLU, VecQReLU, VecQReLU6, VecQSigmoid, VecQSiLU, VecQTanh
+from .vecq_convolutions import VecQConv1d, VecQConv2d, VecQConvTranspose2d
 from .vecq_recurrent import VecQGRU, VecQLSTM, VecQLSTMCell
 from .vecq_tables import VecQEmbedding, VecQEmbeddingBag
 from .widths import get_bits, set_bits

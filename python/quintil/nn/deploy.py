@@ -27,7 +27,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from quintil.nn.double_rounding import DoubleRoundingConv2d, DoubleRoundingLinear
 from quintil.nn.fold import QUANTISED, LeafTracer, affine_of, fold_norms_
 from quintil.nn.integer import HalfIntegerConv2d, HalfIntegerLinear, IntegerConv2d, IntegerLinear, ToCodes
-from quintil.nn.vecq import VecQConv2d, VecQLinear
+from quintil.nn.vecq import VecQLinear
+from quintil.nn.vecq_convolutions import VecQConv2d
 
 _RELUS = (F.relu, torch.relu, torch.relu_, F.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
@@ -38,9 +39,9 @@ def deploy(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
     model: with linear layers and convolutions of Double Rounding or VecQ whose steps or averages have started,
     traceable by torch.fx, else TypeError. example: an input, any batch size, from which the shapes are taken. Layers
-    that cannot multiply integers (groups, offsets, one bit of Double Rounding) stay as they are. ValueError for a model
-    without such layers. The result is in evaluation mode, has one width, and can be scripted, exported and saved as
-    every torch.fx.GraphModule.
+    that do not join (groups, offsets, several lengths for an output, one bit of Double Rounding) stay as they are.
+    ValueError for a model without such layers. The result is in evaluation mode, has one width, and can be scripted,
+    exported and saved as every torch.fx.GraphModule.
     """
     if not any(isinstance(module, (*QUANTISED, VecQLinear, VecQConv2d)) for module in model.modules()):
         raise ValueError("deploy: expected model to hold layers of Double Rounding or VecQ, got none")
@@ -143,7 +144,7 @@ def _use_half_integers(program: fx.GraphModule) -> None:
     """Every layer of VecQ, with a BatchNorm and a ReLU that alone read it, becomes one on half-integers."""
     for node in list(program.graph.nodes):
         layer = _module(program, node)
-        if not isinstance(layer, (VecQLinear, VecQConv2d)) or not layer.integers:
+        if not isinstance(layer, (VecQLinear, VecQConv2d)) or not (layer.integers and layer.joins):
             continue
         last, affine, relu = node, None, False
         norm = _only_user(last)

@@ -57,13 +57,17 @@ class SwappedLayer:
         self.keep_scheme(scheme)
 
     def keep_scheme(self, scheme: Scheme) -> None:
-        """Store the scheme, and as text, since TorchScript keeps no objects and `load_quantized` in C++ compares it."""
+        """Store the scheme, and as text, since TorchScript keeps no objects and `load_quantized` in C++ compares it.
+
+        Beside it the defaults, which stand for the fields that a file of an earlier version lacks.
+        """
         self.scheme = scheme
         self.scheme_text = json.dumps(scheme.to_dict())
+        self.scheme_defaults = json.dumps(type(scheme)().to_dict())
 
     def detach(self) -> None:
         """Remove what `attach` stored; called before the class changes back."""
-        del self.scheme, self.scheme_text
+        del self.scheme, self.scheme_text, self.scheme_defaults
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme.summary()}"

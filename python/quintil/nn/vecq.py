@@ -1,8 +1,9 @@
-"""nn.Linear and convolutions with VecQ weights, and activations where the scheme quantises them [VECQ 2.6-2.9].
+"""Layers with one VecQ weight, and activations where the scheme quantises them [VECQ 2.6-2.9]; nn.Linear.
 
 In training, and wherever gradients are enabled, the forward is the float32 product of values on levels. In evaluation
-mode under `torch.no_grad`, linear layers and convolutions with quantised inputs multiply codes (`half_products.py`).
-There a NaN of the input counts as code 0, the level above 0; `quintil.set_checked` refuses it.
+mode under `torch.no_grad`, layers with quantised inputs multiply codes (`half_products.py`, and where an output has
+several lengths, `run_products.py`). There a NaN of the input counts as code 0, the level above 0; `quintil.set_checked`
+refuses it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quintil.nn.geometry import even_padding
-from quintil.nn.half_products import conv2d, linear
+from quintil.nn import half_products, run_products
 from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import VecQ
 
-_DEEPEST_SUM = 33_025  # products of odd 8-bit codes that surely fit int32
+DEEPEST_SUM = 33_025  # products of odd 8-bit codes that surely fit int32
 
 
 def elements_per_row(weight: Tensor) -> int:
@@ -33,6 +33,11 @@ def level_sizes(weight: Tensor, scheme: VecQ) -> tuple[int, ...]:
     if scheme.group_size:
         return weight.size(0), elements_per_row(weight) // scheme.group_size
     return (weight.size(0),) if scheme.per_channel else ()
+
+
+def run_starts(elements: int, scheme: VecQ) -> list[int]:
+    """Where runs of one length start among the elements of weight[0], and the end."""
+    return [*range(0, elements, scheme.group_size or max(1, elements)), elements]
 
 
 def uneven_groups(weight: Tensor, scheme: VecQ) -> str | None:
@@ -56,12 +61,14 @@ class VecQLayer(SwappedLayer):
         self.output_quantizer = ActivationQuantizer(outputs, scheme, device)
         for quantizer in self._quantizers():
             quantizer.train(self.training)
+        self.starts = self.weight_starts(scheme)
+        self.joins = self.has_one_sum(scheme)
         self.integers = self.has_integers(scheme)
         self._kept = Kept()
 
     def detach(self) -> None:
         del self.weight_quantizer, self.bias_quantizer, self.input_quantizer, self.output_quantizer
-        del self.integers, self._kept
+        del self.starts, self.joins, self.integers, self._kept
         super().detach()
 
     @classmethod
@@ -72,12 +79,23 @@ class VecQLayer(SwappedLayer):
         return self.weight_quantizer, self.bias_quantizer, self.input_quantizer, self.output_quantizer
 
     @torch.jit.unused
+    def weight_starts(self, scheme: VecQ) -> list[int]:
+        """Where an output's weights change their length, in the order in which they are summed, and their number."""
+        return run_starts(elements_per_row(self.weight), scheme)
+
+    @torch.jit.unused
+    def has_one_sum(self, scheme: VecQ) -> bool:
+        """Whether an output is one length times one sum over the whole input, which `half_products` has."""
+        return scheme.group_size == 0
+
+    @torch.jit.unused
     def has_integers(self, scheme: VecQ) -> bool:
-        """Whether evaluation multiplies codes: of bytes, with one length per output, in sums that fit int32."""
+        """Whether evaluation multiplies codes: of bytes, in sums that fit int32."""
         bits = scheme.activation_bits if scheme.activation_place == "input" else None
-        if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.group_size or scheme.levels == "ul2q":
+        if bits is None or max(bits, scheme.weight_bits) > 8 or scheme.levels == "ul2q":
             return False
-        return self.weight.numel() > 0 and elements_per_row(self.weight) <= _DEEPEST_SUM
+        longest = max((end - start for start, end in zip(self.starts, self.starts[1:])), default=0)
+        return self.weight.numel() > 0 and longest <= DEEPEST_SUM
 
     def train(self, mode: bool = True) -> nn.Module:
         self._kept.clear()
@@ -108,16 +126,37 @@ class VecQLayer(SwappedLayer):
         sums = (codes.flatten(1).sum(1, dtype=torch.int32) + 0.5 * codes[0].numel()) * alpha
         return codes, alpha, sums, self.quantized_bias()
 
+    def run_codes(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The weight as `run_products` takes it, its lengths for every output and run, and the bias."""
+        codes, alpha = self.weight_quantizer.codes(self.weight)
+        bits = self.weight_quantizer.bits
+        lengths = run_products.run_lengths(alpha, codes.size(0), bits)
+        return run_products.centred(codes, bits), lengths, self.quantized_bias()
+
     def kept_weight_codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """`weight_codes`, made again only where something changed; TorchScript makes them in every call."""
         if torch.jit.is_scripting():
             return self.weight_codes()
         return self._kept_codes()
 
+    def kept_run_codes(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`run_codes` in the same way."""
+        if torch.jit.is_scripting():
+            return self.run_codes()
+        return self._kept_runs()
+
     @torch.jit.unused
     def _kept_codes(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        return self._kept.get(self._sources(), self.weight_codes)
+
+    @torch.jit.unused
+    def _kept_runs(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self._kept.get(self._sources(), self.run_codes)
+
+    @torch.jit.unused
+    def _sources(self) -> list[Tensor]:
         bias = [] if self.bias is None else [self.bias, self.bias_quantizer.alpha]
-        return self._kept.get([self.weight, self.weight_quantizer.alpha, *bias], self.weight_codes)
+        return [self.weight, self.weight_quantizer.alpha, *bias]
 
     def pack(self) -> dict[str, Tensor]:
         """Codes and lengths; nothing beyond 8 bits, where the float weight is kept."""
@@ -145,91 +184,20 @@ class VecQLinear(VecQLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.uses_integers():
-            codes, length = self.input_quantizer.codes(input)
-            weight, alpha, sums, bias = self.kept_weight_codes()
-            bits = self.input_quantizer.bits, self.weight_quantizer.bits
-            return linear(codes, length, weight, alpha, sums, bias, bits[0], bits[1]).to(input.dtype)
+            return self._integer_forward(input)
         output = F.linear(self.input_quantizer(input), self.quantized_weight(), self.quantized_bias())
         return self.output_quantizer(output)
 
-
-class _VecQConv(VecQLayer):
-    """What convolutions share."""
-
-    overridable = ("forward", "_conv_forward")
-
-    def attach(self, scheme: VecQ) -> None:
-        super().attach(scheme)
-        self._geometry = _even_geometry(self)
-
-    def detach(self) -> None:
-        del self._geometry
-        super().detach()
-
-    @torch.jit.unused
-    def has_integers(self, scheme: VecQ) -> bool:
-        """As for linear layers; groups, other padding than zeros and padding of unequal sides stay in float32."""
-        plain = self.groups == 1 and self.padding_mode == "zeros" and even_padding(self) is not None
-        return plain and super().has_integers(scheme)
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.uses_integers():
-            return self._integer_forward(input)
-        output = self._conv_forward(self.input_quantizer(input), self.quantized_weight(), self.quantized_bias())
-        return self.output_quantizer(output)
-
     def _integer_forward(self, input: Tensor) -> Tensor:
-        """With the missing dimensions of a batch and of an image inserted."""
-        flat, single = self.weight.dim() == 3, input.dim() < self.weight.dim()
-        image = input.unsqueeze(0) if single else input
-        image = image.unsqueeze(2) if flat else image
-        codes, length = self.input_quantizer.codes(image)
-        weight, alpha, sums, bias = self.kept_weight_codes()
-        weight = weight.unsqueeze(2) if flat else weight
+        codes, length = self.input_quantizer.codes(input)
         bits = self.input_quantizer.bits, self.weight_quantizer.bits
-        output = conv2d(codes, length, weight, alpha, sums, bias, self._geometry, bits[0], bits[1])
-        output = output.squeeze(2) if flat else output
-        output = output.squeeze(0) if single else output
+        if self.joins:
+            weight, alpha, sums, bias = self.kept_weight_codes()
+            output = half_products.linear(codes, length, weight, alpha, sums, bias, bits[0], bits[1])
+        else:
+            weight, lengths, bias = self.kept_run_codes()
+            output = run_products.linear(codes, length, weight, lengths, self.starts, bias, bits[0], bits[1])
         return output.to(input.dtype)
-
-
-def _even_geometry(conv: nn.Module) -> list[int]:
-    """Stride, padding and dilation of an image, rows before columns."""
-    fill = 2 - len(conv.kernel_size)
-    padding = even_padding(conv) or (0,) * len(conv.kernel_size)
-    return [*(1,) * fill, *conv.stride, *(0,) * fill, *padding, *(1,) * fill, *conv.dilation]
-
-
-@swaps(VecQ, nn.Conv1d)
-class VecQConv1d(_VecQConv, nn.Conv1d):
-    """nn.Conv1d on half-integer levels: float [N, C, L] -> [N, O, L'], or both without N."""
-
-
-@swaps(VecQ, nn.Conv2d)
-class VecQConv2d(_VecQConv, nn.Conv2d):
-    """nn.Conv2d on half-integer levels: float [N, C, H, W] -> [N, O, H', W'], or both without N.
-
-    Padding adds zeros to the quantised input, where no level is zero.
-    """
-
-
-@swaps(VecQ, nn.ConvTranspose2d)
-class VecQConvTranspose2d(VecQLayer, nn.ConvTranspose2d):
-    """nn.ConvTranspose2d on half-integer levels, in float32 in evaluation too: [N, C, H, W] -> [N, O, H', W']."""
-
-    @torch.jit.unused
-    def has_integers(self, scheme: VecQ) -> bool:
-        return False
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        padding = self._output_padding(
-            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
-        )  # fmt: skip
-        output = F.conv_transpose2d(
-            self.input_quantizer(input), self.quantized_weight(), self.quantized_bias(), self.stride, self.padding,
-            padding, self.groups, self.dilation,
-        )  # fmt: skip
-        return self.output_quantizer(output)
 
 
 unsupported(

@@ -15,7 +15,11 @@ from typing import Any, ClassVar, Self
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """Base of all schemes. Two schemes are the same scheme if they are equal (`==`)."""
+    """Base of all schemes. Two schemes are the same scheme if they are equal (`==`).
+
+    A field that a scheme gains takes as its default what the scheme did before, and defaults never change: files of
+    earlier versions, which lack the field, mean it.
+    """
 
     #: How files and command lines spell the scheme; each subclass sets its own.
     name: ClassVar[str] = ""

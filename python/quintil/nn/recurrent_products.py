@@ -1,0 +1,110 @@
+"""Time steps of recurrent layers on integer products, in evaluation [VECQ 2.9, V10].
+
+Inputs are codes; states between time steps are not on few levels. For a product a state takes VecQ's levels of 16 bits,
+evenly up to its largest size: within 2e-5 of it. With both bytes of such a code in two's complement, the upper bit of
+the lower one turned over, the level is made of those of two 8-bit codes:
+
+    q + 1/2 = 256 (high + 1/2) + (low + 1/2)
+
+Both bytes multiply the codes of the weight, in one product of twice the rows; the halves add the same to every row.
+What follows the sums is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quintil.nn import run_products
+
+States = tuple[Tensor, ...]
+_HALVES = 256 * 0.5 + 0.5
+_ONE = torch.ones([])
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight as `run_products.linear_runs` takes it."""
+
+    weight: Tensor
+    lengths: Tensor
+    starts: list[int]
+    bits: int
+
+    def times_codes(self, x: Tensor, x_scale: Tensor, x_bits: int, bias: Tensor | None) -> Tensor:
+        """Half-integers [.., K] -> [.., N]."""
+        return run_products.linear(x, x_scale, self.weight, self.lengths, self.starts, bias, x_bits, self.bits)
+
+    def times_state(self, h: Tensor, step: Tensor) -> Tensor:
+        """float32 [n, K] -> [n, N], less `halves`; step: `state_step` of the largest |h| there can be."""
+        low, high = run_products.linear_runs(
+            state_codes(h, step), step, 0, self.weight, self.lengths, self.starts, None, self.bits
+        )
+        return torch.add(low, high, alpha=256)
+
+    def halves(self, step: Tensor, bias: Tensor | None) -> Tensor:
+        """What the halves of both bytes add to every row of `times_state`, and the bias: [N]."""
+        ones = torch.ones([1, self.weight.size(1)], dtype=torch.int8)
+        return run_products.linear_runs(
+            ones, _HALVES * step, 0, self.weight, self.lengths, self.starts, bias, self.bits
+        )[0]  # fmt: skip
+
+
+def state_step(largest: Tensor = _ONE) -> Tensor:
+    """The step of states up to `largest`, 0-dim."""
+    return largest / 2**15
+
+
+def state_codes(h: Tensor, step: Tensor) -> Tensor:
+    """float32 [n, K] -> int8 [2, n, K]: the lower and the upper bytes."""
+    codes = torch.ops.quintil.vecq_codes(h, 16, step).bitwise_xor_(128)
+    return codes.contiguous().view(torch.int8).reshape(*h.shape, 2).movedim(-1, 0)
+
+
+def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """State and cell after gates [n, 4 * hidden] before their functions: input, forget, cell, output."""
+    into, forget, _, out = gates.sigmoid().chunk(4, -1)
+    cell = torch.addcmul(forget * cell, into, gates.chunk(4, -1)[2].tanh())
+    return out * cell.tanh(), cell
+
+
+def gru_cell(of_input: Tensor, of_state: Tensor, h: Tensor) -> Tensor:
+    """The next state from both products [n, 3 * hidden]: reset, update, new."""
+    hidden = h.size(-1)
+    reset, update = (of_input[:, : 2 * hidden] + of_state[:, : 2 * hidden]).sigmoid_().chunk(2, -1)
+    new = torch.addcmul(of_input[:, 2 * hidden :], reset, of_state[:, 2 * hidden :]).tanh_()
+    return torch.addcmul(new, update, h - new)
+
+
+def scan(
+    parts: Tensor, sizes: Sequence[int], states: States, step: Callable[[Tensor, States], States], backwards: bool
+) -> tuple[Tensor, States]:
+    """Run over time steps of sizes[t] rows, no more than those before; parts: [sum of sizes, ...], step after step.
+
+    states: [sizes[0], ...] each. A sequence that has ended keeps its states; backwards it begins at its own end.
+    Returns the first state of every step, [sum of sizes, ...], and the states at the end.
+    """
+    pieces = parts.split(list(sizes))
+    found = []
+    if backwards:
+        start, states = states, tuple(state[: sizes[-1]] for state in states)
+        for piece in reversed(pieces):
+            begun = states[0].size(0)
+            if len(piece) > begun:
+                states = tuple(torch.cat([s, first[begun : len(piece)]]) for s, first in zip(states, start))
+            states = step(piece, states)
+            found.append(states[0])
+        return torch.cat(found[::-1]), states
+    ended: list[States] = []
+    for piece in pieces:
+        if len(piece) < states[0].size(0):
+            ended.append(tuple(state[len(piece) :] for state in states))
+            states = tuple(state[: len(piece)] for state in states)
+        states = step(piece, states)
+        found.append(states[0])
+    if ended:
+        states = tuple(torch.cat([last, *reversed(before)]) for last, before in zip(states, zip(*ended)))
+    return torch.cat(found), states
