@@ -20,6 +20,7 @@ train() {
 
 train --stage float --epochs "${FLOAT_EPOCHS:-2}" --lr 1e-3
 start=(--start "$results/imdb_cnn_lstm_float")
+train --stage float "${start[@]}" --epochs "${EPOCHS:-1}" --lr 2e-4 # the pair of the fine-tuned: as many epochs
 for bits in 2 4 8; do
   train --stage vecq "${start[@]}" --weight_bits "$bits" --epochs "${EPOCHS:-1}" --lr 2e-4
   train --stage vecq "${start[@]}" --weight_bits "$bits" --activation_bits 8 --epochs "${EPOCHS:-1}" --lr 2e-4

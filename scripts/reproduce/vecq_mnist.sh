@@ -20,6 +20,7 @@ train() {
 
 train --stage float --epochs "${FLOAT_EPOCHS:-10}"
 start=(--start "$results/mnist_lenet5_float")
+train --stage float "${start[@]}" --epochs "${EPOCHS:-5}" --lr 5e-4 # the pair of the fine-tuned: as many epochs
 for bits in 2 4 8; do
   train --stage vecq "${start[@]}" --weight_bits "$bits" --activation_bits 8 --epochs "${EPOCHS:-5}"
 done

@@ -2,7 +2,8 @@
 """Accuracy and size on disk of every finished run of VecQ below a folder, mean ± std over seeds, beside float32.
 
 usage: vecq_table.py RUNS       (RUNS: <results_dir>/<exp_name> of scripts/train_vecq.py)
-The differences to float32 are means of those of each seed, over the seeds that have both.
+The differences to float32 are means of those of each seed, over the seeds that have both: fine-tuned networks beside
+float32 trained on for as long (float_tuned) where that is there, all others beside the float32 that they start from.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ def cell(values: list[float], form: str = ".2f") -> str:
     return f"{found.mean:{form}}" if len(values) == 1 else f"{found.mean:{form}} ± {found.std:.2f}"
 
 
+def _pairs(what: str, stage: str) -> list[tuple[str, str, str]]:
+    """Which runs to subtract, the first that is there: what was fine-tuned is paired with float32 trained as long."""
+    stages = {"vecq": ("float_tuned", "float"), "post": ("float",), "float_tuned": ("float",), "float": ()}
+    return [(what, other, "32/32") for other in stages[stage]]
+
+
 def table(folder: Path) -> str:
     """Markdown: a row per run directory."""
     runs: dict[tuple[str, str, str], dict[str, tuple[float, int]]] = {}
@@ -39,7 +46,7 @@ def table(folder: Path) -> str:
         raise ValueError(f"vecq_table: expected finished runs in {folder}, got none")
     lines = ["| data, model | stage | W/A | seeds | accuracy | to float32 | MiB |", "|---" * 7 + "|"]
     for (what, stage, widths), seeds in sorted(runs.items()):
-        plain = {} if stage == "float" else runs.get((what, "float", "32/32"), {})
+        plain = next((runs[pair] for pair in _pairs(what, stage) if pair in runs), {})
         gains = [accuracy - plain[seed][0] for seed, (accuracy, _) in seeds.items() if seed in plain]
         mebibytes = max(size for _, size in seeds.values()) / 2**20
         accuracy = cell([accuracy for accuracy, _ in seeds.values()])

@@ -204,3 +204,33 @@ def test_table_of_runs(stages):
     assert found["vecq", "2/8"] == want and found["float", "32/32"][5] == ""
     empty = subprocess.run([sys.executable, script, str(folder / "none")], capture_output=True, text=True, timeout=120)
     assert empty.returncode == 1 and "expected finished runs" in empty.stderr
+
+
+def test_what_was_fine_tuned_is_paired_with_float32_trained_as_long(tmp_path):
+    accuracies = {
+        "float": ("32a32", 80.0),
+        "float_tuned": ("32a32", 79.0),
+        "vecq_w2a8": ("2a8", 78.5),
+        "post_w8a32": ("8a32", 79.5),
+    }
+    for name, (label, accuracy) in accuracies.items():
+        for seed, shift in ((0, 0.0), (1, 1.0)):
+            folder = tmp_path / f"digits_lenet5_{name}" / f"seed{seed}"
+            folder.mkdir(parents=True)
+            (folder / "summary.json").write_text(json.dumps({"accuracy": {label: accuracy + shift}, "bytes": 1 << 20}))
+    script = str(ROOT / "scripts" / "reproduce" / "vecq_table.py")
+    done = subprocess.run([sys.executable, script, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    assert {row[1]: row[5] for row in rows} == {
+        "float": "", "float_tuned": "-1.00 ± 0.00", "vecq": "-0.50 ± 0.00", "post": "-0.50 ± 0.00",
+    }  # fmt: skip
+
+
+def test_float32_trains_on_in_a_folder_of_its_own_and_validation_never_sees_the_test_side(stages, tmp_path):
+    start = str(stages[0].parent)
+    shared = ["--dataset", "digits", "--model", "lenet5", "--stage", "float", "--start", start, "--epochs", "1"]
+    line = [*shared, "--limit_batches", "2", "--results_dir", str(tmp_path), "--validation", "--threads", "1"]
+    assert train_vecq.main(line) == 0
+    (found,) = tmp_path.rglob("summary.json")
+    assert found.parent.parent.name == "digits_lenet5_float_tuned"
+    assert json.loads((found.parent / "config.json").read_text())["validation"] is True
