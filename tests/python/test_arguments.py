@@ -250,7 +250,7 @@ def test_published_presets():
     with pytest.raises(ValueError, match=message):
         preset("hdqt-dsad")
     hdqt = [name for name in PRESETS if name.startswith("hdqt-") and not name.endswith("-intended")]
-    assert {f"{name}-intended" for name in hdqt} < set(PRESETS) and len(hdqt) == 5
+    assert {f"{name}-intended" for name in hdqt} < set(PRESETS) and len(hdqt) == 6
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_config_file_with_lists(tmp_path):
         ("", "error: train: expected --preset or --dataset, got neither (presets: b50-inc10, "),
         ("--dataset digits --method icarl icral", "error: find_learner: expected method to be one of bic, "),
         ("--dataset digits digitz", "error: load: expected name to be one of cifar100, "),
-        ("--dataset digits --quant none luq", "argument --quant/--quantMethod/-qmethod: invalid choice: 'luq'"),
+        ("--dataset digits --quant none luc", "argument --quant/--quantMethod/-qmethod: invalid choice: 'luc'"),
         ("--dataset digits --workers 0", "argument --workers: expected an integer of at least 1, got '0'"),
         ("--dataset digits --threads 0", "error: RunConfig: expected threads of at least 1, got 0"),
         ("--dataset digits --works 2", "unrecognized arguments: --works 2 (did you mean --workers?)"),

@@ -34,6 +34,7 @@ _HAR = RunConfig(
     split="hdqt",
 )
 _INTENDED = {"milestones": (50,), "normalise": "minmax_train"}
+_WINDOWS = _HAR.replace(dataset="hapt_windows", model="lstm", normalise="zscore_train", lr=0.05)
 _CIFAR = RunConfig(
     dataset="cifar100",
     method="icarl",
@@ -80,7 +81,8 @@ PRESETS: dict[str, RunConfig] = {
     "hdqt-dsads-intended": _HAR.replace(**_INTENDED),
     "hdqt-hapt": _HAR.replace(dataset="hapt", normalise="minmax_all"),
     "hdqt-hapt-intended": _HAR.replace(dataset="hapt", milestones=(50,)),
-    "hdqt-hapt-windows": _HAR.replace(dataset="hapt_windows", model="lstm", normalise="zscore_train", lr=0.05),
+    "hdqt-hapt-windows": _WINDOWS,
+    "hdqt-hapt-windows-intended": _WINDOWS.replace(milestones=(50,)),
     "hdqt-hapt-raw": _HAR.replace(dataset="hapt_raw", normalise="minmax_all"),
     "hdqt-hapt-raw-intended": _HAR.replace(dataset="hapt_raw", **_INTENDED),
     "hdqt-pamap2": _HAR.replace(dataset="pamap2", normalise="minmax_all"),
