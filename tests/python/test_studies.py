@@ -90,7 +90,8 @@ def test_equal_arms_of_two_studies_share_their_runs():
     assert default("accumulator-sweep") == default("hadamard-ablation") == default("rounding-ablation")
 
 
-def test_what_cannot_be_studied(capsys):
+def test_what_cannot_be_studied(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"study: expected name to be one of .* \(did you mean bit-sweep\?\)"):
         study("bits-sweep")
     with pytest.raises(ValueError, match="expected arms to match one of float32, .*, got 'nonsense'"):
@@ -103,7 +104,7 @@ def test_what_cannot_be_studied(capsys):
         Study("a", "b", "c", (Arm("x", None), Arm("x", None)))
     for line, said in (
         ("bits-sweep", "error: study: expected name"),
-        ("bit-sweep", "error: "),  # DSADS without files
+        ("bit-sweep --data_root nowhere", "error: "),
         ("bit-sweep --dataset digits --seeds 0", "error: study: expected first_seed < seeds"),
         ("bit-sweep --dataset digits --pool absent.json", "error: [Errno 2] No such file"),
         ("bit-sweep --dataset digits --epochs 0", "error: RunConfig: expected epochs of at least 1, got 0"),

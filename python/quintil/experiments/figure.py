@@ -40,8 +40,11 @@ def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
         own = [arm for arm in counted if arm.line == line]
         x, y = [arm.joules[0] for arm in own], [arm.estimate(HEADLINE).mean for arm in own]
         axes.plot(x, y, marker="o", markersize=4, linewidth=1.2, color=colour)
-        for arm, place, value in zip(own, x, y):
-            axes.annotate(arm.x, (place, value), xytext=(3, 4), textcoords="offset points", fontsize=7.5, color=MUTED)
+        for number, (arm, place, value) in enumerate(
+            zip(own, x, y)
+        ):  # names by turns above and below: points lie close
+            beside = (3, -10 if number % 2 else 4)
+            axes.annotate(arm.x, (place, value), xytext=beside, textcoords="offset points", fontsize=7.5, color=MUTED)
     for arm in counted:
         if not arm.line:
             axes.plot(arm.joules[0], arm.estimate(HEADLINE).mean, "s", color=MUTED, markersize=5)
