@@ -12,8 +12,8 @@ picture, with mean ± standard deviation over the same seeds.
 Repeat a command after an interruption or a crash: finished seeds are kept, a begun one goes on after its last finished
 task. Arms that two studies share are trained once. --quick is for a first look; its numbers mean little.
 
-Results: <out>.md (the page), <out>.json (every number by seed), <out>.png and .svg (extra quintil[report]); the runs
-lie in <results_dir>. Exit status: 0, 1 if a run failed, 2 for options or data that cannot be used, 130 after Ctrl-C.
+Results: <out>.md (the page), <out>.json (every number by seed), <out>.png and .svg; the runs lie in <results_dir>.
+Exit status: 0, 1 if a run failed, 2 for options or data that cannot be used, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ from quintil.experiments import (
     rows,
 )
 from quintil.experiments import study as study_named
+from quintil.experiments.collected import collect, draw_rows, table
+from quintil.experiments.figure import draw_study
 from quintil.metrics import read_run
 
 _QUICK_EPOCHS, _QUICK_SEEDS = 10, 2
@@ -167,23 +169,15 @@ def _write_accuracies(
 ) -> None:
     tables = [(title, rows(chosen, arms)) for title, arms in groups(found)]
     facts = _facts(arguments)
-    _write(chosen, options, tables, as_json(chosen, found, facts), facts, lambda out: _draw_study(chosen, found, out))
-
-
-def _draw_study(chosen: Study, found: Sequence[ArmResult], out: Path) -> Path:
-    from quintil.experiments.figure import draw_study
-
-    return draw_study(chosen, found, out)
+    _write(chosen, options, tables, as_json(chosen, found, facts), facts, lambda out: draw_study(chosen, found, out))
 
 
 def _write_measures(
     chosen: Study, asked: Sequence[Cell], folders: Sequence[Path], options: argparse.Namespace, arguments: Sequence[str]
 ) -> None:
     """Look into the networks of every run; one table, and one set of files, per data set and learner."""
-    from quintil.experiments.collected import collect, draw_rows, table
-
     facts = _facts(arguments)
-    tables, measured = [], {}
+    measured = {}
     with tqdm(unit="task", dynamic_ncols=True, disable=None) as bar:
         for cell, folder in zip(asked, folders, strict=True):
             measured[f"{cell.dataset}, {cell.learner}"] = collect(chosen, cell, folder, bar.update)
@@ -201,21 +195,17 @@ def _write(
     facts: dict[str, Any],
     draw: Callable[[Path], Path],
 ) -> None:
-    """<out>.json, the picture where matplotlib is there, then the page."""
+    """<out>.json, the picture, then the page."""
     out = Path(options.out or Path(options.results_dir) / chosen.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out.with_name(f"{out.name}.json"), pretty(content))
-    try:
-        picture = draw(out)
-    except ModuleNotFoundError:
-        picture = None
+    picture = draw(out)
     machine = f"{facts['processor']}, instruction set {facts['isa']}, one thread a run"
     footer = f"`{facts['command']}`, {facts['date']}, {machine}."
     page = out.with_name(f"{out.name}.md")
-    text = markdown(chosen, tables, picture=picture.name if picture else None, footer=footer)
+    text = markdown(chosen, tables, picture=picture.name, footer=footer)
     write_atomic(page, text)
-    print(f"\n{text}\nresults {page}, {out.name}.json")
-    print(f"picture {picture}" if picture else "no picture: it takes matplotlib (pip install 'quintil[report]')")
+    print(f"\n{text}\nresults {page}, {out.name}.json\npicture {picture}")
 
 
 def _facts(arguments: Sequence[str]) -> dict[str, Any]:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from quintil.continual import load_checkpoint
 from quintil.continual.run import prepare
 from quintil.metrics import estimate
+from quintil.report.render import COLOURS, Panel, Picture, draw
 
 from .inside import MEASURES, Row
 from .study import Cell, Study
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MOST_PANELS = 9
 
@@ -58,7 +58,7 @@ def collect(study: Study, cell: Cell, run: Path, on_task: Callable[[], None]) ->
         setup = prepare(cell.config, seed)
         for task in setup.tasks:
             path = run / f"seed{seed}" / "ckpt" / f"task{task.number}.pt"
-            learner = load_checkpoint(path, cell.config)
+            learner = load_checkpoint(path)
             generator = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(task.y_seen.numel(), generator=generator)[: cell.config.batch_size]
             x = learner._inputs(task.x_seen.index_select(0, chosen))
@@ -86,8 +86,6 @@ def _by_seed(rows: Sequence[Row], name: str) -> list[float]:
 
 def draw_rows(study: Study, rows: Sequence[Row], stem: Path) -> Path:
     """Write <stem>.png and <stem>.svg: a panel per layer, a line per thing, over the tasks; returns the PNG."""
-    from quintil.report.render import Panel, Picture, draw
-
     drawn = SHOWN[study.measure].drawn
 
     def panel_of(row: Row) -> str:
@@ -102,10 +100,6 @@ def draw_rows(study: Study, rows: Sequence[Row], stem: Path) -> Path:
 
 
 def _lines(study: Study, rows: Sequence[Row], axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    from quintil.report.render import COLOURS
-
     shown = SHOWN[study.measure]
     several = len(shown.drawn) > 1
     names = [(None, name) for name in shown.drawn] if several else [

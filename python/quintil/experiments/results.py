@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from quintil.metrics import Estimate, RunResult, estimate, paired_difference
+from quintil.report.tables import markdown as markdown_table
 
 from .run_energy import run_joules
 from .study import Cell, Study
@@ -107,14 +108,12 @@ def _signed(found: Estimate | None) -> str:
     return f"{found.mean:+.2f}" if found.low is None else f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def markdown(study: Study, tables: Sequence[tuple[str, list[list[str]]]], *, picture: str | None, footer: str) -> str:
+def markdown(study: Study, tables: Sequence[tuple[str, list[list[str]]]], *, picture: str, footer: str) -> str:
     """The study as a page: question, a titled table per data set and learner, picture, how it was made."""
     parts = [f"# {study.title}", study.question, _MEASURED if study.measure else _ACCURACIES]
-    for title, (head, *body) in tables:
-        lines = [head, ["---"] * len(head), *body]
-        parts += [f"## {title}", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
-    parts += [f"![{study.title}]({picture})"] if picture else []
-    return "\n\n".join([*parts, footer]) + "\n"
+    for title, table in tables:
+        parts += [f"## {title}", markdown_table(table)]
+    return "\n\n".join([*parts, f"![{study.title}]({picture})", footer]) + "\n"
 
 
 def as_json(study: Study, found: Sequence[ArmResult], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,3 +13,14 @@ def even_padding(conv: nn.Module) -> tuple[int, ...] | None:
         return conv.padding
     spans = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
     return None if any(span % 2 for span in spans) else tuple(span // 2 for span in spans)
+
+
+def why_not_plain(conv: nn.Module) -> str | None:
+    """Why a convolution is more than one product over windows of a zero-padded image, or None."""
+    if conv.groups != 1:
+        return f"groups={conv.groups}"
+    if conv.padding_mode != "zeros":
+        return f"padding_mode={conv.padding_mode!r}"
+    if even_padding(conv) is None:
+        return f"padding='same' with kernel_size={conv.kernel_size}, which pads one side more than the other"
+    return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from quintil.functional import can_have_gradient, draw_seed
-from quintil.nn.geometry import even_padding
+from quintil.nn.geometry import even_padding, why_not_plain
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import LUQ
 
@@ -214,13 +214,7 @@ class LUQConv2d(_LUQLayer, nn.Conv2d):
 
     @classmethod
     def refusal(cls, module: nn.Conv2d, scheme: LUQ) -> str | None:
-        if module.groups != 1:
-            return f"groups={module.groups}"
-        if module.padding_mode != "zeros":
-            return f"padding_mode={module.padding_mode!r}"
-        if even_padding(module) is None:
-            return f"padding='same' with kernel_size={module.kernel_size}, which pads one side more than the other"
-        return None
+        return why_not_plain(module)
 
     def attach(self, scheme: LUQ) -> None:
         super().attach(scheme)

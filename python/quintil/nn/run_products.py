@@ -189,19 +189,22 @@ def conv2d(
     groups: int,
     x_bits: int,
     weight_bits: int,
+    spread: list[int],
     around: list[int],
 ) -> Tensor:
-    """The same of half-integers x, of x_bits bits; around: zeros to add first, as `F.pad` takes them."""
-    image = F.pad(centred(x, x_bits), around)
+    """The same of half-integers x, of x_bits bits.
+
+    spread: the image first gets so many less one zeros between its rows and its columns; around: then zeros around it,
+    as `F.pad` takes them.
+    """
+    image = F.pad(_spread(centred(x, x_bits), spread), around)
     output = conv2d_runs(
         image, x_scale * unit(x_bits), weight, lengths, starts, bias, geometry, groups, weight_bits
     )  # fmt: skip
     if not fits_odd(x_bits):
         ones = torch.ones([1, x.size(1), x.size(2), x.size(3)], dtype=torch.int8)
-        halves = conv2d_runs(
-            F.pad(ones, around), 0.5 * x_scale, weight, lengths, starts, None, geometry, groups, weight_bits
-        )
-        output.add_(halves)
+        image = F.pad(_spread(ones, spread), around)
+        output.add_(conv2d_runs(image, 0.5 * x_scale, weight, lengths, starts, None, geometry, groups, weight_bits))
     return output
 
 
@@ -224,15 +227,9 @@ def conv_transpose2d(
     A convolution of the image with stride - 1 zeros between its rows and columns: exact, as all sums.
     """
     geometry = [1, 1, 0, 0, dilation[0], dilation[1]]
-    image = F.pad(_spread(centred(x, x_bits), stride), around)
-    output = conv2d_runs(
-        image, x_scale * unit(x_bits), weight, lengths, starts, bias, geometry, groups, weight_bits
+    return conv2d(
+        x, x_scale, weight, lengths, starts, bias, geometry, groups, x_bits, weight_bits, stride, around
     )  # fmt: skip
-    if not fits_odd(x_bits):
-        ones = torch.ones([1, x.size(1), x.size(2), x.size(3)], dtype=torch.int8)
-        image = F.pad(_spread(ones, stride), around)
-        output.add_(conv2d_runs(image, 0.5 * x_scale, weight, lengths, starts, None, geometry, groups, weight_bits))
-    return output
 
 
 def as_forward(weight: Tensor, groups: int) -> Tensor:

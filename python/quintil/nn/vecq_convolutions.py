@@ -61,7 +61,7 @@ class _VecQConv(VecQLayer):
         weight = weight.unsqueeze(2) if flat else weight
         return run_products.conv2d(
             codes, length, weight, lengths, self.starts, bias, self._geometry, self.groups, bits[0], bits[1],
-            self._uneven_padding(),
+            [1, 1], self._uneven_padding(),
         )  # fmt: skip
 
     def _uneven_padding(self) -> list[int]:
