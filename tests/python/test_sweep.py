@@ -109,6 +109,13 @@ def workers_of(session: int) -> list[int]:
     return [int(pid) for pid in out.split()]
 
 
+def check_workers_end(process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 20
+    while workers_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers_of(process.pid) == []
+
+
 def test_ctrl_c_ends_the_workers_and_keeps_finished_seeds(tmp_path):
     process = start(tmp_path)
     lines = [process.stdout.readline() for _ in range(2)]
@@ -116,11 +123,17 @@ def test_ctrl_c_ends_the_workers_and_keeps_finished_seeds(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0 and "KeyboardInterrupt" in errors
-    deadline = time.monotonic() + 20
-    while workers_of(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert workers_of(process.pid) == []
+    check_workers_end(process)
     assert sorted(read_run(tmp_path / "runs/sweep/synthetic_icarl_B4_Inc4").seeds) == [0, 1]
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    """Else they would write into folders that the repeated command works in."""
+    process = start(tmp_path)
+    assert process.stdout.readline() and process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    check_workers_end(process)
 
 
 def test_a_killed_worker_loses_its_job_alone(tmp_path):

@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -114,9 +115,21 @@ def _run(job: Job, options: dict) -> Path:
     return run_seed(job.config, job.seed, **options)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides, and ends its workers."""
+def _begin_worker() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone decides, and ends its workers.
+
+    A parent that is killed cannot. Its workers would go on in folders that the repeated command works in too, so they
+    end with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _in_processes(jobs: Sequence[Job], options: dict, workers: int) -> Results:
@@ -132,7 +145,7 @@ def _in_processes(jobs: Sequence[Job], options: dict, workers: int) -> Results:
 
 
 def _one_pool(jobs: Sequence[Job], options: dict, workers: int) -> Results:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
     try:
         futures: dict[Future[Path], Job] = {pool.submit(_run, job, options): job for job in jobs}
         for future in as_completed(futures):
