@@ -43,6 +43,12 @@ void parse_backward(const char* op, const HadamardArguments& a, HadamardConfig& 
       width("weight_gradient_accumulator_bits", a.weight_gradient_accumulator_bits, c.input_gradient.bits);
 }
 
+// Which elements the bound clamped is not kept.
+void parse_range_rms(const char* op, const char* name, double rms, Ste ste) {
+  check_range_rms(op, name, rms);
+  TORCH_CHECK_VALUE(rms == 0 || ste != Ste::kClip, op, ": expected ", name, " to be 0 with ste='clip', got ", rms);
+}
+
 }  // namespace
 
 bool HadamardConfig::backward_is_stochastic() const {
@@ -86,6 +92,12 @@ HadamardConfig HadamardConfig::decode(at::IntArrayRef v) {
   return c;
 }
 
+OperandRanges OperandRanges::decode(at::ArrayRef<double> v) {
+  TORCH_CHECK_VALUE(v.size() == 3, "quintil: expected ranges to hold 3 numbers, got ", v.size());
+  const auto fraction = static_cast<float>(v[0]);
+  return {{fraction, v[1]}, {fraction, v[2]}};
+}
+
 Accumulator parse_accumulator(const char* op, int64_t tile_size, int64_t accumulator_bits, std::string_view accumulate,
                               std::string_view overflow) {
   check_tile(op, "tile_size", tile_size);
@@ -121,6 +133,8 @@ HadamardConfig parse(const char* op, const HadamardArguments& a) {
   c.stochastic = parse_sites(op, a.stochastic);
   TORCH_CHECK_VALUE(a.range_fraction > 0 && a.range_fraction <= 1, op, ": expected range_fraction in (0, 1], got ",
                     a.range_fraction);
+  parse_range_rms(op, "activation_range_rms", a.activation_range_rms, c.ste);
+  parse_range_rms(op, "weight_range_rms", a.weight_range_rms, c.ste);
   c.per_sample = check_name(op, "conv_backward", a.conv_backward, {"per_sample", "batch"}) == 0;
   c.channels_last_taps = check_name(op, "tile_order", a.tile_order, {"khwc", "chw"}) == 0;
   return c;

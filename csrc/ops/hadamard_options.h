@@ -11,6 +11,7 @@
 
 #include "csrc/ops/code_matrix.h"
 #include "csrc/ops/matmul_plan.h"
+#include "csrc/ops/operand_range.h"
 
 namespace quintil::ops {
 
@@ -36,6 +37,13 @@ struct HadamardConfig {
   static HadamardConfig decode(at::IntArrayRef values);
 };
 
+// The ranges of the forward's operands, as they pass through the dispatcher: {fraction, rms of x, rms of the weight}.
+struct OperandRanges {
+  RangeRule x, weight;
+
+  static OperandRanges decode(at::ArrayRef<double> values);
+};
+
 // The arguments of the schemas in their order. Throws ValueError or NotImplementedError naming `op` and the argument.
 struct HadamardArguments {
   int64_t bits;
@@ -53,8 +61,12 @@ struct HadamardArguments {
   std::string_view ste;
   std::string_view stochastic;
   double range_fraction;
+  double activation_range_rms;
+  double weight_range_rms;
   std::string_view conv_backward = "per_sample";
   std::string_view tile_order = "khwc";
+
+  std::vector<double> ranges() const { return {range_fraction, activation_range_rms, weight_range_rms}; }
 };
 HadamardConfig parse(const char* op, const HadamardArguments& arguments);
 

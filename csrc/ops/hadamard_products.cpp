@@ -83,9 +83,9 @@ void check_layer(const char* op, const at::Tensor& x, const at::Tensor& weight, 
 }
 
 CodeMatrix quantize_operand(Workspace& scratch, const float* x, int64_t rows, int64_t cols,
-                            const HadamardConfig& config, float range_fraction, std::optional<Draw> draw) {
-  const AbsMax range = absmax(x, rows * cols);
-  const Quantizer q = dynamic_quantizer(range, range_fraction, config.bits, range.negative != 0, true, draw);
+                            const HadamardConfig& config, RangeRule rule, std::optional<Draw> draw) {
+  const AbsMax range = operand_range(x, rows * cols, rule);
+  const Quantizer q = dynamic_quantizer(range, 1.0f, config.bits, range.negative != 0, true, draw);
   CodeMatrix codes{nullptr, rows, cols, row_bytes(cols), q.grid.zero, q.grid.hi, q.step};
   codes.data = scratch.take<uint8_t>(rows * codes.ld);
   quantize_matrix(q, x, rows, cols, cols, {}, codes.data, codes.ld);

@@ -84,6 +84,7 @@ def quantize(
     signed: bool | None = None,
     narrow: bool = True,
     range_fraction: float = 1.0,
+    range_rms: float = 0.0,
     scale: Tensor | None = None,
     generator: Generator | None = None,
     seed: int | None = None,
@@ -92,7 +93,8 @@ def quantize(
 
     x: float tensor of any shape. bits: 2..8. signed: codes -Q..Q in int8, Q = 2^(bits-1)-1 (-Q-1..Q if not `narrow`),
     or 0..2^bits-1 in uint8; None = signed iff any x < 0. scale: given step, 0-dim or one per x.size(0); without it the
-    step is range_fraction * max|x| / Q, one for the tensor.
+    step is range_fraction * max|x| / Q, one for the tensor, or at most range_rms root mean squares of x / Q if range_rms
+    is not 0.
     Returns codes of x's shape and the float32 step(s). They round half to even; with `seed`, or a seed drawn from
     `generator`, stochastically. Not differentiable. NaN or Inf in x gives codes 0 and a NaN step.
     """
@@ -100,7 +102,9 @@ def quantize(
         signed = bool((x < 0).any())
     if seed is None and generator is not None:
         seed = draw_seed(generator)
-    return _quantize(x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, scale=scale, seed=seed)
+    return _quantize(
+        x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, range_rms=range_rms, scale=scale, seed=seed
+    )
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
@@ -177,6 +181,8 @@ def hadamard_linear(
     ste: str = "identity",
     stochastic: str = "b1g,b2a,b2g",
     range_fraction: float = 0.975,
+    activation_range_rms: float = 0.0,
+    weight_range_rms: float = 0.0,
     generator: Generator | None = None,
     seed: int | None = None,
 ) -> Tensor:
@@ -207,6 +213,8 @@ def hadamard_linear(
         ste=ste,
         stochastic=stochastic,
         range_fraction=range_fraction,
+        activation_range_rms=activation_range_rms,
+        weight_range_rms=weight_range_rms,
         seed=seed,
     )
 
@@ -234,6 +242,8 @@ def hadamard_conv2d(
     ste: str = "identity",
     stochastic: str = "b1g,b2a,b2g",
     range_fraction: float = 0.975,
+    activation_range_rms: float = 0.0,
+    weight_range_rms: float = 0.0,
     conv_backward: str = "per_sample",
     tile_order: str = "khwc",
     generator: Generator | None = None,
@@ -269,6 +279,8 @@ def hadamard_conv2d(
         ste=ste,
         stochastic=stochastic,
         range_fraction=range_fraction,
+        activation_range_rms=activation_range_rms,
+        weight_range_rms=weight_range_rms,
         conv_backward=conv_backward,
         tile_order=tile_order,
         seed=seed,

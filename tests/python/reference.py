@@ -38,6 +38,8 @@ class Options:
     ste: str = "identity"
     stochastic: str = "b1g,b2a,b2g"
     range_fraction: float = 0.975
+    activation_range_rms: float = 0.0
+    weight_range_rms: float = 0.0
     conv_backward: str = "per_sample"
     tile_order: str = "khwc"
     exact: bool = False  # every quantiser the identity, no register: not an option of the ops
@@ -180,6 +182,7 @@ def quantize(
     signed: bool | None = True,
     narrow: bool = True,
     range_fraction: float = 1.0,
+    range_rms: float = 0.0,
     scale: Tensor | None = None,
     seed: int | None = None,
     site: int = 0,
@@ -201,7 +204,11 @@ def quantize(
     largest = x.abs().max()
     if not torch.isfinite(largest):
         return torch.zeros(x.shape, dtype=torch.int64), torch.tensor(math.nan)
-    scale = (torch.tensor(range_fraction) * largest.clamp(max=cap)) / torch.tensor(float(high))
+    span = torch.tensor(range_fraction) * largest
+    if range_rms > 0:
+        bound = range_rms * math.sqrt(math.fsum(v * v for v in x.double().flatten().tolist()) / x.numel())
+        span = span.clamp(max=torch.tensor(bound).float())
+    scale = span.clamp(max=cap) / torch.tensor(float(high))
     return codes_at_scale(x, scale, low, high, seed, site, first_row, run), scale
 
 
@@ -358,7 +365,9 @@ def forward_codes(z: Tensor, site: str, o: Options, seed: int | None) -> tuple[T
     if o.exact:
         return z, torch.ones((), dtype=z.dtype)
     draws = seed if o.is_stochastic(site) else None
-    return quantize(z, o.bits, signed=None, range_fraction=o.range_fraction, seed=draws, site=SITES[site])
+    rms = o.weight_range_rms if site == "fw" else o.activation_range_rms
+    ranges = {"range_fraction": o.range_fraction, "range_rms": rms}
+    return quantize(z, o.bits, signed=None, **ranges, seed=draws, site=SITES[site])
 
 
 def multiply(a: Tensor, b: Tensor, o: Options, register: dict) -> Tensor:

@@ -45,6 +45,7 @@ def element_ops():
             yield from ops.quantize(x, bits)
             yield from ops.quantize(x, bits, seed=2**61 + bits, range_fraction=0.975)
             yield from ops.quantize(x.abs(), bits, signed=False)
+            yield from ops.quantize(x, bits, range_rms=1.7)
             yield from ops.quantize(x, bits, narrow=False, scale=torch.tensor(0.1))
         broken = x.clone()
         broken.view(-1)[-1] = float("nan")
