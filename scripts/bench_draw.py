@@ -11,6 +11,7 @@ from bench_nets import OURS
 NAMES = {
     OURS: "HDQT",
     "layers": "HDQT, not fused",
+    "best": "HDQT.best()",
     "paper": "HDQT, paper",
     "float32": "float32",
     "bfloat16": "bfloat16",
@@ -106,7 +107,7 @@ def _colours() -> dict[str, str]:
     """An arithmetic has one colour in all pictures."""
     from quintil.report.render import COLOURS
 
-    return dict(zip((OURS, "float32", "bfloat16", "simulation", "paper", "compile", "layers"), COLOURS))
+    return dict(zip((OURS, "float32", "bfloat16", "simulation", "paper", "compile", "layers", "best"), COLOURS))
 
 
 def _horizontal(axes: Any, labels: Sequence[str], sides: Sequence[str], value: Callable, start: float) -> None:

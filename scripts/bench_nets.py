@@ -24,6 +24,7 @@ ARITHMETICS = {
     OURS: "quintil.HDQT(): 4-bit operands, 8-bit accumulators; convolution nets after quintil.nn.fuse_",
     "layers": "quintil.HDQT() with layers one by one",
     "paper": "quintil.HDQT.paper()",
+    "best": "quintil.HDQT.best(), fused as HDQT()",
     "float32": "float32 (images in channels_last)",
     "bfloat16": "bfloat16 autocast (images in channels_last)",
     "compile": "float32 by torch.compile (images in channels_last)",
@@ -120,9 +121,9 @@ def prepared(workload: Workload, arithmetic: str) -> tuple[nn.Module, Tensor]:
         model, x = (t.to(memory_format=torch.channels_last) for t in (model, x))
     if arithmetic == "simulation":
         simulate_(model, quintil.HDQT())
-    elif arithmetic in (OURS, "layers", "paper"):
-        quintil.quantize_(model, quintil.HDQT.paper() if arithmetic == "paper" else quintil.HDQT())
-        if arithmetic == OURS and x.dim() == 4:
+    elif arithmetic in (OURS, "layers", "paper", "best"):
+        quintil.quantize_(model, {"paper": quintil.HDQT.paper, "best": quintil.HDQT.best}.get(arithmetic, quintil.HDQT)())
+        if arithmetic in (OURS, "best") and x.dim() == 4:
             quintil.nn.fuse_(model)
     elif arithmetic == "compile":
         torch.compiler.reset()

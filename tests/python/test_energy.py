@@ -188,6 +188,8 @@ def test_options_change_what_they_should():
     scaled = counts(hadamard="none_scaled") - counts(hadamard="none")
     assert scaled == {Operation("multiply", "float", 32): 640 + 640}  # the division alone
     assert by_kind(counts(hadamard="none"))["transform"] == 0
+    both = counts(activation_range_rms=7.0, weight_range_rms=3.0) - narrow  # a square and a sum for every element
+    assert both == {Operation("multiply", "float", 32): 2 * 640, Operation("add", "float", 32): 2 * 640}
 
 
 @pytest.mark.parametrize("rows, hadamard, order", [(128, "padded", 64), (16, "divisor", 16), (6, "divisor", 2)])

@@ -88,6 +88,12 @@ def test_equal_however_it_is_spelled():
         spelled.bits = 5
 
 
+def test_best_has_the_same_bits():
+    best = HDQT.best()
+    assert (best.bits, best.accumulator_bits, best.input_gradient_bits, best.weight_gradient_bits) == (4, 8, 8, 8)
+    assert best != HDQT() and best.accumulate == "tile_end" and best.tile_size > 0 and best.backward_tile_size > 0
+
+
 REFUSED = [
     (dict(bits=1), ValueError, "HDQT: expected bits in 2..8, got 1"),
     (dict(bits=9), ValueError, "HDQT: expected bits in 2..8, got 9"),

@@ -43,9 +43,9 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
     """Add the options; flag(group, *names, help=...) adds one that takes true or false."""
     group.add_argument(
         "--quant", "--quantMethod", "-qmethod", default="none",
-        choices=("none", "hdqt", "hdqt-paper", *_BASELINES, *_QUANT_ALIASES),
+        choices=("none", "hdqt", "hdqt-paper", "hdqt-best", *_BASELINES, *_QUANT_ALIASES),
         help="none (alias noq): float32; hdqt (alias ours): integer forward and backward; hdqt-paper: the authors' "
-        "published arithmetic, HDQT.paper(); the baselines luq (alias luq_corrected), luq_og (LUQ as published), "
+        "published arithmetic, HDQT.paper(); hdqt-best: HDQT.best(); the baselines luq (alias luq_corrected), luq_og (LUQ as published), "
         "fp134, fp130_8 (weights FP130) and fp130_4 (all FP130)",
     )  # fmt: skip
     group.add_argument("--bits", "--quantBits", type=int, help="operand bits (4)")
@@ -122,7 +122,7 @@ def _hdqt_from(args: argparse.Namespace, quant: str) -> HDQT | None:
         if given and args.quant == "none":
             raise ValueError(f"config_from: expected quant to be hdqt with {', '.join(given)}, got none")
         return None
-    base = HDQT()
+    base = HDQT.best() if quant == "hdqt-best" else HDQT()
     if args.paper_compat or quant == "hdqt-paper":
         base = HDQT.paper(**{name: changes.pop(name) for name in ("bits", "accumulator_bits") if name in changes})
     if args.hadamard_off:

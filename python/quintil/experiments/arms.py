@@ -11,6 +11,7 @@ from .study import Arm
 UNLIMITED = 32  # accumulator bits that limit nothing
 FLOAT = Arm("float32", None)
 DEFAULT = Arm("HDQT", HDQT())
+BEST = Arm("HDQT.best()", HDQT.best())
 PAPER = Arm("HDQT, paper", HDQT.paper())
 
 

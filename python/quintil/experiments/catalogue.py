@@ -26,6 +26,7 @@ STUDIES: dict[str, Study] = {
         measured.rounding_bias(),
         tables.lstm_har(),
         sweeps.best_search(),
+        tables.best(),
     )
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quintil.schemes import FP134, HDQT, LUQ
 
 from .arms import DEFAULT, FLOAT, PAPER, UNLIMITED, hdqt
@@ -89,14 +91,20 @@ def baselines() -> Study:
 
 
 def best_search() -> Study:
-    """Ranges, tiles and quantisers that could make up for the forward's loss, chosen on a validation side alone."""
-    forward = [
-        hdqt(f"range {part}, tiles of {tile}", range_fraction=part, tile_size=tile)
-        for part in (0.975, 0.8, 0.65, 0.5)
-        for tile in (32, 16, 8)
-        if (part, tile) != (0.975, 32)
+    """Ranges, tiles and roundings that could make up for what is lost, chosen on a validation side alone."""
+    ranges: dict[str, Any] = {"range_fraction": 1.0, "weight_range_rms": 2.8, "activation_range_rms": 7.0}
+    short: dict[str, Any] = {"tile_size": 16, "backward_tile_size": 16}
+    tiles = [hdqt(f"tiles of {t}", tile_size=t, backward_tile_size=t) for t in (16, 8)]
+    forward = [hdqt(f"bounded ranges, forward tiles of {tile}", **ranges, tile_size=tile) for tile in (32, 16, 8)]
+    both = [
+        hdqt("bounded ranges, tiles of 16", **ranges, **short),
+        hdqt("bounded ranges, no limits", **ranges, accumulator_bits=UNLIMITED),
+        hdqt("bounded ranges, tiles of 16, first rows apart", **ranges, **short, dc_row="separate"),
+        hdqt("bounded ranges, tiles of 16, b1w stochastic", **ranges, **short, stochastic=("b1w", "b1g", "b2a", "b2g")),
+        hdqt("bounded ranges, tiles of 16, b2a nearest", **ranges, **short, stochastic=("b1g", "b2g")),
+        hdqt("bounded ranges, tiles of 16, blocks of 16", **ranges, **short, hadamard_block=16),
     ]
-    levels = [hdqt(f"VecQ weights, tiles of {t}", weight_quantizer="vecq", tile_size=t) for t in (32, 16, 8)]
+    levels = [hdqt(f"VecQ weights, tiles of {t}", weight_quantizer="vecq", tile_size=t) for t in (32, 8)]
     return Study(
         "best-search",
         "Options of HDQT that could cost less",
@@ -107,10 +115,10 @@ def best_search() -> Study:
             DEFAULT,
             PAPER,
             hdqt("no limits", accumulator_bits=UNLIMITED),
+            *tiles,
             *forward,
+            *both,
             *levels,
-            hdqt("blocks of 16", hadamard_block=16),
-            hdqt("b2a nearest", stochastic=("b1g", "b2g")),
         ),
         datasets=("cifar100",),
         seeds=2,

@@ -6,7 +6,7 @@ import dataclasses
 
 from quintil.report.published import PUBLISHED
 
-from .arms import DEFAULT, FLOAT, PAPER
+from .arms import BEST, DEFAULT, FLOAT, PAPER
 from .study import Study
 
 
@@ -42,6 +42,18 @@ def cifar_table() -> Study:
         title="Class-incremental learning on CIFAR-100",
         datasets=("cifar100",),
         learners=("icarl", "bic"),
+    )
+
+
+def best() -> Study:
+    return Study(
+        "best",
+        "HDQT.best() beside HDQT() and the published arithmetic",
+        "How much of the gap to float32 do ranges and tiles close that were chosen together, and what do they cost?",
+        (FLOAT, PAPER, DEFAULT, BEST),
+        datasets=("dsads", "hapt"),
+        learners=("icarl", "bic"),
+        energy=True,
     )
 
 

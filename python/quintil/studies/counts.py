@@ -112,10 +112,15 @@ def hdqt_counts(shape: LayerShape, scheme: HDQT) -> dict[str, Counts]:
 
 
 def _forward(shape: LayerShape, scheme: HDQT) -> Counts:
-    """[H1-H4]: both operands quantised, the product in tiles, two scales and a bias per output."""
+    """[H1-H4]: both operands quantised, the product in tiles, two scales and a bias per output.
+
+    A range bounded by a root mean square costs a multiplication and an addition per element.
+    """
     outputs, operands = shape.rows * shape.outputs, shape.inputs + shape.weights
     counts = _product(shape.multiplications, outputs, shape.depth, scheme.tile_size, scheme.accumulator_bits, scheme)
     counts += Counter({_QUANTISE: operands, _MULTIPLY: 2 * outputs, _ADD: outputs if shape.bias else 0})
+    squares = (shape.inputs if scheme.activation_range_rms else 0) + (shape.weights if scheme.weight_range_rms else 0)
+    counts += Counter({_MULTIPLY: squares, _ADD: squares})
     codes = _code_bytes(shape.inputs, scheme.bits) + _code_bytes(shape.weights, scheme.bits)
     return counts + Counter({_BYTE: 4 * (operands + outputs) + 2 * codes})
 
