@@ -180,10 +180,11 @@ QUINTIL_API at::Tensor minifloat_quantize(const at::Tensor& x, const std::vector
 QUINTIL_API void set_bits(torch::jit::Module& module, int64_t bits);
 QUINTIL_API void set_bits(torch::jit::Module& module, const LayerBits& bits);
 
-// Fills a scripted model with what quintil.save_quantized wrote, for HDQT and Double Rounding, and puts it into
-// evaluation mode at the given widths; without them, and where they name no layer, at the highest, or at those of the
-// fold. The module is the saved architecture, quantised (and folded) before it was scripted; its values, if it has any,
-// are lost. ValueError for a file that is absent, damaged or does not fit the module; what set_bits raises.
+// Fills a scripted model with what quintil.save_quantized wrote, for HDQT, Double Rounding and VecQ (whose recurrent
+// layers TorchScript cannot hold), and puts it into evaluation mode at the given widths; without them, and where they
+// name no layer, at the highest, or at those of the fold. The module is the saved architecture, quantised (and folded)
+// before it was scripted; its values, if it has any, are lost. ValueError for a file that is absent, damaged or does
+// not fit the module; what set_bits raises.
 QUINTIL_API void load_quantized(torch::jit::Module& module, const std::string& path,
                                 std::optional<int64_t> bits = std::nullopt);
 QUINTIL_API void load_quantized(torch::jit::Module& module, const std::string& path, const LayerBits& bits);

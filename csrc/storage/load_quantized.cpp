@@ -72,20 +72,91 @@ Tensor hadamard_weight(const Tensor& codes, const Tensor& scale, const Tensor& p
   return weight.reshape(codes.sizes());
 }
 
-// The float weight of one packed layer; its tensors leave the file.
-Tensor unpacked_weight(TensorFile& file, const std::string& name, const Json& entry) {
-  std::map<std::string, Tensor> parts;
-  for (const Json& part : entry.at("parts").items()) {
-    parts[part.text()] = taken(file.tensors, joined(name, part.text()));
+// Numbers on VecQ's levels, with a length for all, for each x[i], or for each run of x[i].
+Tensor level_values(const Tensor& codes, const Tensor& scale) {
+  const Tensor levels = codes + 0.5;
+  if (scale.dim() == 0) return levels * scale;
+  const int64_t lengths = scale.numel();
+  if (scale.dim() > 2 || codes.dim() == 0 || scale.size(0) != codes.size(0) || lengths == 0 ||
+      codes.numel() % lengths != 0) {
+    throw std::invalid_argument(c10::str("a scale of ", scale.sizes(), " for codes of ", codes.sizes()));
   }
+  std::vector<int64_t> runs = scale.sizes().vec();
+  runs.push_back(codes.numel() / lengths);
+  return (levels.reshape(runs) * scale.unsqueeze(-1)).reshape(codes.sizes());
+}
+
+// The packed tensors of one parameter, which leave the file.
+Tensors taken_parts(Tensors& tensors, const std::string& prefix, const Json& entry) {
+  Tensors parts;
+  for (const Json& part : entry.at("parts").items()) parts[part.text()] = taken(tensors, joined(prefix, part.text()));
   const Tensor codes = unpacked(taken(parts, "codes"), entry);
-  if (parts.contains("peak")) return hadamard_weight(codes, taken(parts, "scale"), taken(parts, "peak"));
-  const std::string stored = "weight_quantizers." + std::to_string(entry.at("bits").integer()) + ".step";
-  const auto step = file.tensors.find(joined(name, stored));
-  if (step == file.tensors.end()) throw std::invalid_argument("no step for the codes of '" + name + "'");
-  std::vector<int64_t> column(std::max<int64_t>(codes.dim(), 1), 1);
-  column[0] = -1;
-  return codes * step->second.reshape(column);
+  parts["codes"] = codes;
+  return parts;
+}
+
+Tensor scale_of(const Tensors& parts, const std::string& parameter) {
+  const auto scale = parts.find("scale");
+  if (scale == parts.end()) throw std::invalid_argument("no scale for the codes of '" + parameter + "'");
+  return scale->second;
+}
+
+// A parameter of VecQ, and its lengths, which its quantiser keeps.
+void put_levels(Tensors& tensors, const std::string& parameter, const Tensors& parts) {
+  const Tensor scale = scale_of(parts, parameter);
+  tensors[parameter] = level_values(parts.at("codes"), scale);
+  const std::string lengths = parameter + "_quantizer.alpha";
+  taken(tensors, lengths);
+  tensors[lengths] = scale;
+}
+
+// The padding row of a table keeps its numbers.
+void put_padding(Tensor& table, const Tensor& row, const Module& layer, const std::string& name) {
+  const c10::IValue place = layer.attr("padding_idx", c10::IValue());
+  TORCH_CHECK_VALUE(place.isInt(), kOp, ": expected '", name, "' to have a padding_idx, got none");
+  const int64_t i = place.toInt();
+  if (table.dim() != 2 || i < 0 || i >= table.size(0) || row.sizes() != table.sizes().slice(1)) {
+    throw std::invalid_argument(c10::str("a padding row of ", row.sizes(), " for codes of ", table.sizes()));
+  }
+  table[i].copy_(row);
+}
+
+// Puts the float weight of one packed layer in the place of its parts.
+void put_weight(TensorFile& file, const std::string& name, const Json& entry, const Module& layer) {
+  const std::string weight = joined(name, "weight");
+  const Tensors parts = taken_parts(file.tensors, name, entry);
+  const Tensor& codes = parts.at("codes");
+  if (parts.contains("peak")) {
+    file.tensors[weight] = hadamard_weight(codes, scale_of(parts, weight), parts.at("peak"));
+  } else if (parts.contains("scale")) {
+    put_levels(file.tensors, weight, parts);
+    if (parts.contains("padding")) put_padding(file.tensors[weight], parts.at("padding"), layer, name);
+  } else {
+    const std::string stored = "weight_quantizers." + std::to_string(entry.at("bits").integer()) + ".step";
+    const auto step = file.tensors.find(joined(name, stored));
+    if (step == file.tensors.end()) throw std::invalid_argument("no step for the codes of '" + name + "'");
+    std::vector<int64_t> column(std::max<int64_t>(codes.dim(), 1), 1);
+    column[0] = -1;
+    file.tensors[weight] = codes * step->second.reshape(column);
+  }
+}
+
+// All packed parameters; the module is the architecture, whose schemes were found to be those of the file.
+void put_parameters(TensorFile& file, const Module& module) {
+  std::map<std::string, Module> layers;
+  for (const auto& [name, part] : module.named_modules()) layers.emplace(name, part);
+  for (const auto& [name, entry] : file.manifest.at("packed").members()) {
+    const auto layer = layers.find(name);
+    if (layer == layers.end()) throw std::invalid_argument("codes of '" + name + "' without its scheme");
+    put_weight(file, name, entry, layer->second);
+  }
+  if (!file.manifest.members().contains("others")) return;
+  for (const auto& [name, entries] : file.manifest.at("others").members()) {
+    for (const auto& [parameter, entry] : entries.members()) {
+      const std::string full = joined(name, parameter);
+      put_levels(file.tensors, full, taken_parts(file.tensors, full, entry));
+    }
+  }
 }
 
 // A scheme as a layer of the module has it, and what a file means by the fields that it does not have.
@@ -124,6 +195,12 @@ void check_schemes(const Module& module, const Json& schemes, const std::string&
                     own.begin()->first, "' too");
 }
 
+// Whether this is a quantiser that passes everything on, whose buffers are in no file.
+bool passes_on(const Module& part) {
+  const c10::IValue bits = part.attr("bits", c10::IValue());
+  return bits.isInt() && bits.toInt() == 0;
+}
+
 // Parameters and buffers of the module, each with the value that it is to take.
 std::vector<std::pair<Tensor, Tensor>> values_for(const Module& module, Tensors& values, const std::string& path) {
   std::vector<std::pair<Tensor, Tensor>> pairs;
@@ -136,7 +213,10 @@ std::vector<std::pair<Tensor, Tensor>> values_for(const Module& module, Tensors&
     pairs.emplace_back(own, node.mapped());
   };
   for (const auto& [name, own] : module.named_parameters()) add(name, own);
-  for (const auto& [name, own] : module.named_buffers()) add(name, own);
+  for (const auto& [prefix, part] : module.named_modules()) {
+    if (passes_on(part)) continue;
+    for (const auto& [name, own] : part.named_buffers(/*recurse=*/false)) add(joined(prefix, name), own);
+  }
   TORCH_CHECK_VALUE(values.empty(), kOp, ": expected module to have the tensors of ", path, ", got no ",
                     values.begin()->first);
   return pairs;
@@ -150,9 +230,7 @@ void load(Module& module, const std::string& path, const LayerBits& bits) {
     const int64_t format = file.manifest.at("format").integer();
     TORCH_CHECK_VALUE(format == kFormat, kOp, ": expected ", path, " to have the format ", kFormat, ", got ", format);
     check_schemes(module, file.manifest.at("schemes"), path);
-    for (const auto& [name, entry] : file.manifest.at("packed").members()) {
-      file.tensors[joined(name, "weight")] = unpacked_weight(file, name, entry);
-    }
+    put_parameters(file, module);
     for (const auto& [name, width] : file.manifest.at("bits").members()) start.emplace_back(name, width.integer());
     pairs = values_for(module, file.tensors, path);
   } catch (const std::invalid_argument& error) {
@@ -163,6 +241,9 @@ void load(Module& module, const std::string& path, const LayerBits& bits) {
   const at::NoGradGuard no_grad;
   // Not copy_: of a module that was saved without values, all elements of a tensor are one number in memory.
   for (auto& [own, value] : pairs) own.set_data(value.to(own.scalar_type()));
+  for (Module part : module.modules()) {  // what came with lengths of VecQ lies on its levels
+    if (part.hasattr("fixed")) part.setattr("fixed", part.attr("alpha").toTensor().any().item<bool>());
+  }
   module.eval();
 }
 

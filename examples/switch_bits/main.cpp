@@ -4,8 +4,8 @@
 //
 // MODULE.pt: quintil.nn.script(model, values=False).save(...). MODEL.safetensors: quintil.save_quantized(model, ...),
 // of the same architecture. BATCH.pt: torch.save of one tensor. BITS: one width for all layers, as 4, or widths by
-// layer, as "*=4,layer1=8"; without any the model runs as the file says. One line per sample: the logits, with all
-// their digits.
+// layer, as "*=4,layer1=8"; without any the model runs as the file says (HDQT and VecQ have one width). One line per
+// sample: the logits, with all their digits.
 #include <quintil.h>
 
 #include <torch/script.h>

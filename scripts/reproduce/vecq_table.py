@@ -15,7 +15,7 @@ from pathlib import Path
 
 from quintil.metrics import estimate
 
-_NAME = re.compile(r"(?P<what>.+)_(?P<stage>float_tuned|float|vecq|post)(_w\d+a\d+)?")
+_NAME = re.compile(r"(?P<what>.+)_(?P<stage>float_tuned|float|vecq|post)(_w\d+a\d+(?P<options>_.+)?)?")
 
 
 def cell(values: list[float], form: str = ".2f") -> str:
@@ -40,7 +40,7 @@ def table(folder: Path) -> str:
             continue
         summary = json.loads(file.read_text())
         ((label, accuracy),) = summary["accuracy"].items()
-        key = name["what"], name["stage"], label.replace("a", "/")
+        key = name["what"], name["stage"], label.replace("a", "/") + (name["options"] or "").replace("_", " ", 1)
         runs.setdefault(key, {})[file.parent.name] = accuracy, summary["bytes"]
     if not runs:
         raise ValueError(f"vecq_table: expected finished runs in {folder}, got none")

@@ -194,6 +194,30 @@ def test_yaml_without_pyyaml(tmp_path, monkeypatch):
         read_config(tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize("package, extra", [("matplotlib", "report"), ("tqdm", "data")])
+def test_commands_without_their_packages(package, extra):
+    """One line each and exit status 2; what is no package of an extra is not hidden."""
+    lines = {
+        "study": "study hadamard-ablation --quick --dataset digits --dry_run",
+        "sweep": "sweep --dataset digits --method icarl --dry-run",
+        "train": "train --preset digits",
+        **({"report": "report ."} if package == "matplotlib" else {}),
+    }
+    code = (
+        "import contextlib, io, sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from quintil.cli import main\n"
+        f"for line in {list(lines.values())}:\n"
+        "    with contextlib.redirect_stderr(io.StringIO()) as said:\n"
+        "        status = main(line.split())\n"
+        "    print(status, said.getvalue(), end='')\n"
+        "sys.modules['quintil.metrics'] = None\n"
+        "try:\n    main(['report', '.'])\nexcept ModuleNotFoundError:\n    print('raised')\n"
+    )
+    message = f"expected the package {package}, got none (pip install 'quintil[{extra}]')"
+    assert run_python("-c", code).splitlines() == [*(f"2 error: {name}: {message}" for name in lines), "raised"]
+
+
 # Runs, reports, data sets, facts ------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,24 @@ def test_bags(mode, padding_idx):
     assert layer.weight.grad is not None
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("scheme", [VecQ(3), VecQ(8, per_channel=True), VecQ(4, levels="ul2q")], ids=str)
+@pytest.mark.parametrize("padding_idx", [None, 3])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_scripted_tables_compute_the_same(kind, padding_idx, scheme):
+    model = quintil.quantize_(nn.Sequential(kind(11, 6, padding_idx=padding_idx)), scheme)
+    scripted = torch.jit.script(copy.deepcopy(model))
+    indices = torch.randint(0, 11, (5, 4))
+    for training in (True, False):
+        model.train(training), scripted.train(training)
+        assert_same(scripted(indices), model(indices))
+        for module in (model, scripted):
+            module(indices).square().sum().backward()
+        assert_same(next(scripted.parameters()).grad, model[0].weight.grad)
+        with torch.no_grad():
+            assert_same(scripted(indices), model(indices))
+
+
 def test_what_is_looked_up_can_be_quantised():
     layer = VecQEmbedding(50, 9, scheme=VecQ(8, 2, activation_place="output"))
     indices = torch.arange(50)

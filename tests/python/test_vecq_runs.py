@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -96,6 +97,45 @@ def test_other_levels_and_places(stages, tmp_path):
     assert used == [f"{place}.input_quantizer" for place in (2, 6, 11)]
     batches = make_batches(run_of(OPTIONS.split()))
     assert summary(folder)["accuracy"] == {"4a8": vecq_run.evaluate(model, batches.test())}
+
+
+def folder_of(*more: str) -> str:
+    return run_of([*OPTIONS.split(), "--start", "x", *more]).folder.parent.name.removeprefix("digits_lenet5_")
+
+
+@pytest.mark.parametrize(
+    "more, name",
+    [
+        ("", "vecq_w4a32"),
+        ("--activation_bits 8 --levels ul2q --per_channel", "vecq_w4a8_per_channel_ul2q"),
+        ("--activation_place before_activation --ema_debias", "vecq_w4a32_before_activation_ema_debias"),
+        ("--activation_place output --lambda_mode search", "vecq_w4a32_output_search"),
+        ("--stage post --float_bias", "post_w4a32_float_bias"),
+        ("--stage post --ema_debias", "post_w4a32"),  # which it has always
+        ("--stage float --levels ul2q", "float_tuned"),
+    ],
+)
+def test_names_tell_what_differs(more, name):
+    assert folder_of(*more.split()) == name
+
+
+@pytest.mark.parametrize("stage", ["vecq", "post"])
+def test_no_two_schemes_share_a_folder(stage):
+    """Every field, changed from what the stage has, is another folder."""
+    scheme = run_of([*OPTIONS.split(), "--stage", stage, "--start", "x"]).scheme
+    changes: dict[str, list] = {
+        "weight_bits": [2], "activation_bits": [8], "drive": ["norm", "none"], "momentum": [0.5, 0.99],
+        "activation_place": ["output", "before_activation"], "per_channel": [True], "group_size": [4, 8],
+        "quantize_bias": [False], "lambda_mode": ["search"], "levels": ["ul2q"], "tie": ["away"],
+        "sigma": ["unbiased"], "grad_mode": ["pwl", "pwl_c"], "grad_ratio": [0.25], "ema_debias": [stage == "vecq"],
+    }  # fmt: skip
+    assert changes.keys() == {field.name for field in dataclasses.fields(scheme)}
+    needs = {"tie": {"levels": "ul2q"}, "grad_ratio": {"grad_mode": "pwl"}}
+    schemes = [scheme]
+    for name, values in changes.items():
+        schemes += [dataclasses.replace(scheme, **{name: value}, **needs.get(name, {})) for value in values]
+    folders = [train_vecq.VecQRun(stage=stage, scheme=each, start="x").folder for each in schemes]
+    assert len(set(folders)) == len(folders)
 
 
 class Killed(Exception):
@@ -211,6 +251,7 @@ def test_what_was_fine_tuned_is_paired_with_float32_trained_as_long(tmp_path):
         "float": ("32a32", 80.0),
         "float_tuned": ("32a32", 79.0),
         "vecq_w2a8": ("2a8", 78.5),
+        "vecq_w2a8_per_channel_ul2q": ("2a8", 79.5),
         "post_w8a32": ("8a32", 79.5),
     }
     for name, (label, accuracy) in accuracies.items():
@@ -221,8 +262,9 @@ def test_what_was_fine_tuned_is_paired_with_float32_trained_as_long(tmp_path):
     script = str(ROOT / "scripts" / "reproduce" / "vecq_table.py")
     done = subprocess.run([sys.executable, script, str(tmp_path)], capture_output=True, text=True, timeout=120)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
-    assert {row[1]: row[5] for row in rows} == {
-        "float": "", "float_tuned": "-1.00 ± 0.00", "vecq": "-0.50 ± 0.00", "post": "-0.50 ± 0.00",
+    assert {(row[1], row[2]): row[5] for row in rows} == {
+        ("float", "32/32"): "", ("float_tuned", "32/32"): "-1.00 ± 0.00", ("post", "8/32"): "-0.50 ± 0.00",
+        ("vecq", "2/8"): "-0.50 ± 0.00", ("vecq", "2/8 per_channel_ul2q"): "+0.50 ± 0.00",
     }  # fmt: skip
 
 

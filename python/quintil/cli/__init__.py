@@ -22,6 +22,7 @@ COMMANDS = {
     "datasets": "data sets: names, shapes, files and where to get them",
     "info": "version, instruction sets, torch, build",
 }
+_EXTRAS = {"matplotlib": "report", "tqdm": "data"}  # packages without which a command cannot be imported
 _EPILOG = """\
 A first run, seconds, no data needed:
   quintil train --preset digits
@@ -43,7 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f" (did you mean {near[0]}?)" if near else ""
         print(f"quintil: error: expected one of {', '.join(COMMANDS)}, got {command!r}{hint}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"quintil.cli.{command.replace('-', '_')}").main(rest)
+    try:
+        return importlib.import_module(f"quintil.cli.{command.replace('-', '_')}").main(rest)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        install = f"pip install 'quintil[{_EXTRAS[package]}]'"
+        print(f"error: {command}: expected the package {package}, got none ({install})", file=sys.stderr)
+        return 2
 
 
 def _top(arguments: Sequence[str]) -> int:

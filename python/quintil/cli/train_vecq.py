@@ -18,8 +18,9 @@ quantised with the activations. In the stage vecq every forward quantises anew, 
 of forget gates among numbers near 0, may cost everything at a few bits, and --float_bias keeps them.
 
 Results: <results_dir>/<exp_name>/<data>_<model>_<stage>_w<bits>a<bits>/seed<k>/ with config.json, log.jsonl and last.pt
-(where there are epochs), model.safetensors, summary.json (accuracy, bytes of that file). A finished run is kept when
-the command is repeated, a stopped one goes on after its last epoch.
+(where there are epochs), model.safetensors, summary.json (accuracy, bytes of that file). Other options of VecQ stand
+behind the bits: _w2a8_per_channel_ul2q. A finished run is kept when the command is repeated, a stopped one goes on
+after its last epoch.
 """
 
 from __future__ import annotations

@@ -21,6 +21,17 @@ from quintil.schemes import VecQ
 STAGES = ("float", "vecq", "post")
 _NO_RESULT = ("data_root", "threads", "results_dir", "exp_name", "start")
 _IMAGE_SIZES = {"lenet5": 28, "vgg_like": 32}
+_IN_LABEL = ("weight_bits", "activation_bits")
+_SPELLED = {  # fields of the scheme in names of folders, others as <field>-<value>
+    ("per_channel", True): "per_channel",
+    ("quantize_bias", False): "float_bias",
+    ("ema_debias", True): "ema_debias",
+    ("ema_debias", False): "no_debias",
+    ("levels", "ul2q"): "ul2q",
+    ("lambda_mode", "search"): "search",
+    ("activation_place", "output"): "output",
+    ("activation_place", "before_activation"): "before_activation",
+}
 
 
 class TwoClassCnnLstm(CnnLstm):
@@ -93,11 +104,25 @@ class VecQRun:
         return f"{self.scheme.weight_bits}a{self.scheme.activation_bits or 32}"
 
     @property
+    def options(self) -> list[str]:
+        """What the scheme has beside its widths that is not usual in the stage, a word each: 'ul2q', 'tie-away'."""
+        usual = VecQ(ema_debias=self.stage == "post")
+        changed = [
+            (field.name, getattr(self.scheme, field.name))
+            for field in dataclasses.fields(VecQ)
+            if field.name not in _IN_LABEL and getattr(self.scheme, field.name) != getattr(usual, field.name)
+        ]
+        return [_SPELLED.get((name, value), f"{name}-{value}") for name, value in changed]
+
+    @property
     def folder(self) -> Path:
-        """<results_dir>/<exp_name>/<data>_<model>_<stage>[_w<label>]/seed<k>; a float stage with a start is tuned."""
+        """<results_dir>/<exp_name>/<data>_<model>_<stage>[_w<label>[_<option>...]]/seed<k>.
+
+        A float stage with a start is tuned.
+        """
         name = f"{self.dataset}_{self.model}_{self.stage}"
         if self.stage != "float":
-            name += f"_w{self.label}"
+            name += "_".join(["", f"w{self.label}", *self.options])
         elif self.start is not None:
             name += "_tuned"
         return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"

@@ -17,16 +17,17 @@ def script(model: nn.Module, *, values: bool = True) -> torch.jit.ScriptModule:
     The method is saved with the module: in C++ `module.run_method("set_bits", 4)`. It refuses, before anything is
     changed, a width that a layer does not have. Widths per layer are for `quintil.set_bits`, in Python and C++.
     values: False leaves all numbers of parameters and buffers out. Saved, it is the architecture alone, which
-        `quintil::load_quantized` in C++ fills from a file of `save_quantized`; until then it cannot run.
-    ValueError for a model without layers of several widths or with a method `set_bits` of its own.
+        `quintil::load_quantized` in C++ fills from a file of `save_quantized`; until then it computes nothing of use. A
+        model without layers of several widths has its architecture too, without the method.
+    ValueError for a model without such layers, where values are kept, or with a method `set_bits` of its own.
     """
     switched = list(switched_modules(model))
     layers = {name: module for name, module, is_layer in switched if is_layer}
-    if not layers:
+    if not layers and values:
         raise ValueError("script: expected model to hold layers of several widths, got none")
     if not values:
         model = _without_values(model)
-    if "" in layers:  # a single layer, which has the method
+    if not layers or "" in layers:  # nothing to switch, or a single layer, which has the method
         return torch.jit.script(model)
     if hasattr(model, "set_bits"):
         raise ValueError("script: expected model to have no attribute 'set_bits', got one")

@@ -84,6 +84,12 @@ class VecQRecurrent(SwappedLayer):
         self._kept.clear()
         return super().train(mode)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """torch.jit.script asks for it first; what it would say itself names a line of the forward."""
+        raise NotImplementedError(
+            f"torch.jit.script: expected layers that TorchScript can hold, got {type(self).__name__} of VecQ"
+        )
+
     def operands(self) -> dict[str, Any]:
         """Every weight as integers and every bias as float32, by its name; made again only where something changed."""
         own = dict(self.named_parameters(recurse=False))

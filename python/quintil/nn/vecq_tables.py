@@ -7,7 +7,6 @@ padding row keeps its numbers, as padding of an image keeps its zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +31,11 @@ class VecQTable(SwappedLayer):
         self.output_quantizer = ActivationQuantizer(outputs, scheme, device)
         for quantizer in (self.weight_quantizer, self.output_quantizer):
             quantizer.train(self.training)
+        self.has_codes, self.in_nibbles = scheme.levels == "vecq", scheme.weight_bits <= _NIBBLE_BITS
         self._kept = Kept()
 
     def detach(self) -> None:
-        del self.weight_quantizer, self.output_quantizer, self._kept
+        del self.weight_quantizer, self.output_quantizer, self.has_codes, self.in_nibbles, self._kept
         super().detach()
 
     @classmethod
@@ -66,19 +66,38 @@ class VecQTable(SwappedLayer):
     def uses_codes(self) -> bool:
         """Whether the next forward looks rows up among codes."""
         learning = self.training or self.output_quantizer.training or torch.is_grad_enabled()
-        return self.scheme.levels == "vecq" and not learning and not torch.compiler.is_compiling()
+        if not torch.jit.is_scripting():
+            learning = learning or torch.compiler.is_compiling()
+        return self.has_codes and not learning
 
     def stored_codes(self) -> tuple[Tensor, Tensor]:
         """The codes, two to a byte up to 4 bits, and their lengths, [num_embeddings, 1 or more] or 0-dim."""
         codes, alpha = self.weight_quantizer.codes(self.weight)
-        if self.weight_quantizer.bits <= _NIBBLE_BITS:
+        if self.in_nibbles:
             codes = torch.ops.quintil.pack_int4(codes)
         return codes, alpha
 
-    def looked_up(self, indices: Tensor, table: Tensor, **options: Any) -> Tensor:
-        """torch's embedding, with an error that names the range."""
+    def kept_codes(self) -> tuple[Tensor, Tensor]:
+        """`stored_codes`, made again only where something changed; TorchScript makes them in every call."""
+        if torch.jit.is_scripting():
+            return self.stored_codes()
+        return self._kept_codes()
+
+    @torch.jit.unused
+    def _kept_codes(self) -> tuple[Tensor, Tensor]:
+        return self._kept.get([self.weight, self.weight_quantizer.alpha], self.stored_codes)
+
+    def looked_up(self, indices: Tensor, table: Tensor) -> Tensor:
+        """torch's embedding, whose gradient leaves the padding row out."""
+        if torch.jit.is_scripting():
+            return F.embedding(indices, table, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq)
+        return self._checked_rows(indices, table)
+
+    @torch.jit.unused
+    def _checked_rows(self, indices: Tensor, table: Tensor) -> Tensor:
+        """The same with an error that names the range."""
         try:
-            return F.embedding(indices, table, **options)
+            return F.embedding(indices, table, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq)
         except IndexError as error:
             wrong = indices[(indices < 0) | (indices >= self.num_embeddings)]
             raise IndexError(
@@ -87,9 +106,9 @@ class VecQTable(SwappedLayer):
 
     def rows(self, indices: Tensor) -> Tensor:
         """Rows of `quantized_weight`, [..., embedding_dim], from the codes."""
-        codes, alpha = self._kept.get([self.weight, self.weight_quantizer.alpha], self.stored_codes)
+        codes, alpha = self.kept_codes()
         found = self.looked_up(indices, codes)
-        if self.weight_quantizer.bits <= _NIBBLE_BITS:
+        if self.in_nibbles:
             found = torch.ops.quintil.unpack_int4(found, self.embedding_dim)
         lengths = alpha if alpha.dim() == 0 else F.embedding(indices, alpha.reshape(alpha.size(0), -1))
         if alpha.dim() == 2:
@@ -107,6 +126,9 @@ class VecQTable(SwappedLayer):
         return parts
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
+        """ValueError for a padding row where the table has none."""
+        if "padding" in tensors and self.padding_idx is None:
+            raise ValueError(f"{type(self).__name__}: expected a padding_idx for the file's padding row, got none")
         self.weight_quantizer.unpack(self.weight, tensors)
         if "padding" in tensors:
             with torch.no_grad():
@@ -123,9 +145,7 @@ class VecQEmbedding(VecQTable, nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         if self.uses_codes():
             return self.output_quantizer(self.rows(input))
-        table = self.quantized_weight()
-        options = {"padding_idx": self.padding_idx, "scale_grad_by_freq": self.scale_grad_by_freq}
-        return self.output_quantizer(self.looked_up(input, table, **options))
+        return self.output_quantizer(self.looked_up(input, self.quantized_weight()))
 
 
 @swaps(VecQ, nn.EmbeddingBag)
