@@ -122,7 +122,8 @@ def prepared(workload: Workload, arithmetic: str) -> tuple[nn.Module, Tensor]:
     if arithmetic == "simulation":
         simulate_(model, quintil.HDQT())
     elif arithmetic in (OURS, "layers", "paper", "best"):
-        quintil.quantize_(model, {"paper": quintil.HDQT.paper, "best": quintil.HDQT.best}.get(arithmetic, quintil.HDQT)())
+        schemes = {"paper": quintil.HDQT.paper(), "best": quintil.HDQT.best()}
+        quintil.quantize_(model, schemes.get(arithmetic, quintil.HDQT()))
         if arithmetic in (OURS, "best") and x.dim() == 4:
             quintil.nn.fuse_(model)
     elif arithmetic == "compile":

@@ -79,7 +79,7 @@ BREACHES = [
     ("D6", "csrc/quintil.h", '#include "csrc/core/types.h"\n'),
     ("D6", "csrc/ops/quantize.h", '#include "csrc/quintil.h"\n'),
     ("D7", "python/quintil/functional/codes.py", "from quintil.nn import hdqt\n"),
-    ("D7", "python/quintil/functional/codes.py", "def f():\n    from .nn import hdqt\n"),
+    ("D7", "python/quintil/functional/codes.py", "def f():\n    from ..nn import hdqt\n"),
     ("D7", "python/quintil/nn/hdqt.py", "from ..continual import learner\n"),
     ("D7", "python/quintil/schemes/base.py", "import quintil.functional\n"),
     ("D7", "python/quintil/data/digits.py", "from quintil import metrics\n"),

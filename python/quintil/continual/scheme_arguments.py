@@ -45,7 +45,8 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
         "--quant", "--quantMethod", "-qmethod", default="none",
         choices=("none", "hdqt", "hdqt-paper", "hdqt-best", *_BASELINES, *_QUANT_ALIASES),
         help="none (alias noq): float32; hdqt (alias ours): integer forward and backward; hdqt-paper: the authors' "
-        "published arithmetic, HDQT.paper(); hdqt-best: HDQT.best(); the baselines luq (alias luq_corrected), luq_og (LUQ as published), "
+        "published arithmetic, HDQT.paper(); hdqt-best: HDQT.best(); "
+        "the baselines luq (alias luq_corrected), luq_og (LUQ as published), "
         "fp134, fp130_8 (weights FP130) and fp130_4 (all FP130)",
     )  # fmt: skip
     group.add_argument("--bits", "--quantBits", type=int, help="operand bits (4)")

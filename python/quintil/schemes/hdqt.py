@@ -159,7 +159,7 @@ class HDQT(Scheme):
 
     @classmethod
     def best(cls) -> HDQT:
-        """The arithmetic that lost least at 4-bit operands and 8-bit accumulators in our search (`quintil study best-search`).
+        """Lost least of what `quintil study best-search` tried at 4-bit operands and 8-bit accumulators.
 
         Ranges end at 2.8 (weights) and 7 (activations) root mean squares, and 16 products share an accumulator in all
         three products; all else is HDQT(). Found on 20 classes of CIFAR-100, on a validation side.
