@@ -14,7 +14,7 @@ namespace {
   "int? weight_gradient_accumulator_bits=None, int backward_tile_size=32, str accumulate='tile_end', "    \
   "str overflow='saturate', str hadamard='padded', int hadamard_block=64, bool requantize=True, "         \
   "str dc_row='together', str ste='identity', str stochastic='b1g,b2a,b2g', float range_fraction=0.975, " \
-  "float activation_range_rms=0., float weight_range_rms=0., SymInt? seed=None"
+  "float activation_range_rms=0., float weight_range_rms=0., float backward_range_rms=0., SymInt? seed=None"
 
 std::string active_isa() {
   try {

@@ -46,6 +46,7 @@ struct HadamardOptions {
   double range_fraction = 0.975;
   double activation_range_rms = 0.0;
   double weight_range_rms = 0.0;
+  double backward_range_rms = 0.0;
 };
 
 struct ConvOptions {

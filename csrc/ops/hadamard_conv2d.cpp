@@ -95,8 +95,8 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const optional<Ten
                        c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
                        int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste,
                        c10::string_view stochastic, double range_fraction, double activation_range_rms,
-                       double weight_range_rms, optional<c10::SymInt> seed, c10::string_view conv_backward,
-                       c10::string_view tile_order) {
+                       double weight_range_rms, double backward_range_rms, optional<c10::SymInt> seed,
+                       c10::string_view conv_backward, c10::string_view tile_order) {
   const HadamardArguments arguments{bits,
                                     accumulator_bits,
                                     tile_size,
@@ -114,6 +114,7 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const optional<Ten
                                     range_fraction,
                                     activation_range_rms,
                                     weight_range_rms,
+                                    backward_range_rms,
                                     conv_backward,
                                     tile_order};
   const HadamardConfig config = parse(kOp, arguments);

@@ -287,8 +287,8 @@ std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(
     optional<int64_t> backward_accumulator_bits, optional<int64_t> weight_gradient_accumulator_bits,
     int64_t backward_tile_size, c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
     int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste, c10::string_view stochastic,
-    double range_fraction, double activation_range_rms, double weight_range_rms, optional<c10::SymInt> seed,
-    c10::string_view conv_backward, c10::string_view tile_order) {
+    double range_fraction, double activation_range_rms, double weight_range_rms, double backward_range_rms,
+    optional<c10::SymInt> seed, c10::string_view conv_backward, c10::string_view tile_order) {
   const HadamardArguments arguments{bits,
                                     accumulator_bits,
                                     tile_size,
@@ -306,6 +306,7 @@ std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(
                                     range_fraction,
                                     activation_range_rms,
                                     weight_range_rms,
+                                    backward_range_rms,
                                     conv_backward,
                                     tile_order};
   const HadamardConfig config = parse(kOp, arguments);

@@ -143,7 +143,7 @@ Tensor hadamard_linear(const Tensor& x, const Tensor& weight, const optional<Ten
                        c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
                        int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste,
                        c10::string_view stochastic, double range_fraction, double activation_range_rms,
-                       double weight_range_rms, optional<c10::SymInt> seed) {
+                       double weight_range_rms, double backward_range_rms, optional<c10::SymInt> seed) {
   const HadamardArguments arguments{bits,
                                     accumulator_bits,
                                     tile_size,
@@ -160,7 +160,8 @@ Tensor hadamard_linear(const Tensor& x, const Tensor& weight, const optional<Ten
                                     stochastic,
                                     range_fraction,
                                     activation_range_rms,
-                                    weight_range_rms};
+                                    weight_range_rms,
+                                    backward_range_rms};
   const HadamardConfig config = parse(kOp, arguments);
   const FloatOperands t = float_operands(kOp, x, weight, bias);
   static const auto forward = c10::Dispatcher::singleton()

@@ -1,6 +1,7 @@
 #include "csrc/ops/hadamard_options.h"
 
 #include <array>
+#include <bit>
 #include <string>
 
 #include "csrc/ops/check.h"
@@ -72,11 +73,12 @@ std::vector<int64_t> HadamardConfig::encode() const {
           channels_last_taps,
           static_cast<int64_t>(ste),
           weight_gradient.bits,
-          dc_row_apart};
+          dc_row_apart,
+          std::bit_cast<int64_t>(backward_range_rms)};
 }
 
 HadamardConfig HadamardConfig::decode(at::IntArrayRef v) {
-  TORCH_CHECK_VALUE(v.size() == 16, "quintil: expected options to hold 16 integers, got ", v.size());
+  TORCH_CHECK_VALUE(v.size() == 17, "quintil: expected options to hold 17 integers, got ", v.size());
   HadamardConfig c;
   c.bits = v[0];
   c.forward = {v[1], v[2], v[5] != 0, v[6] != 0};
@@ -89,6 +91,7 @@ HadamardConfig HadamardConfig::decode(at::IntArrayRef v) {
   c.channels_last_taps = v[12] != 0;
   c.ste = static_cast<Ste>(v[13]);
   c.dc_row_apart = v[15] != 0;
+  c.backward_range_rms = std::bit_cast<double>(v[16]);
   return c;
 }
 
@@ -135,6 +138,8 @@ HadamardConfig parse(const char* op, const HadamardArguments& a) {
                     a.range_fraction);
   parse_range_rms(op, "activation_range_rms", a.activation_range_rms, c.ste);
   parse_range_rms(op, "weight_range_rms", a.weight_range_rms, c.ste);
+  check_range_rms(op, "backward_range_rms", a.backward_range_rms);
+  c.backward_range_rms = a.backward_range_rms;
   c.per_sample = check_name(op, "conv_backward", a.conv_backward, {"per_sample", "batch"}) == 0;
   c.channels_last_taps = check_name(op, "tile_order", a.tile_order, {"khwc", "chw"}) == 0;
   return c;

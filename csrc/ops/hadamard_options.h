@@ -29,6 +29,7 @@ struct HadamardConfig {
   bool per_sample = true;
   bool channels_last_taps = true;
   Ste ste = Ste::kIdentity;
+  double backward_range_rms = 0;  // the bound on the ranges of B1, and of B2 where first rows are apart; 0 = none
 
   bool rounds_stochastically(Site site) const { return (stochastic >> static_cast<int64_t>(site) & 1) != 0; }
   bool backward_is_stochastic() const;
@@ -63,6 +64,7 @@ struct HadamardArguments {
   double range_fraction;
   double activation_range_rms;
   double weight_range_rms;
+  double backward_range_rms;
   std::string_view conv_backward = "per_sample";
   std::string_view tile_order = "khwc";
 

@@ -50,6 +50,7 @@ def hadamard_linear(
     range_fraction: float = 0.975,
     activation_range_rms: float = 0.0,
     weight_range_rms: float = 0.0,
+    backward_range_rms: float = 0.0,
     generator: Generator | None = None,
     seed: int | None = None,
 ) -> Tensor:
@@ -82,6 +83,7 @@ def hadamard_linear(
         range_fraction=range_fraction,
         activation_range_rms=activation_range_rms,
         weight_range_rms=weight_range_rms,
+        backward_range_rms=backward_range_rms,
         seed=seed,
     )
 
@@ -111,6 +113,7 @@ def hadamard_conv2d(
     range_fraction: float = 0.975,
     activation_range_rms: float = 0.0,
     weight_range_rms: float = 0.0,
+    backward_range_rms: float = 0.0,
     conv_backward: str = "per_sample",
     tile_order: str = "khwc",
     generator: Generator | None = None,
@@ -148,6 +151,7 @@ def hadamard_conv2d(
         range_fraction=range_fraction,
         activation_range_rms=activation_range_rms,
         weight_range_rms=weight_range_rms,
+        backward_range_rms=backward_range_rms,
         conv_backward=conv_backward,
         tile_order=tile_order,
         seed=seed,

@@ -129,7 +129,7 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
     def _scripted(self, input: Tensor) -> Tensor:
         (bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
          backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste, sites,
-         range_fraction, activation_range_rms, weight_range_rms) = self._script_options  # fmt: skip
+         range_fraction, activation_range_rms, weight_range_rms, backward_range_rms) = self._script_options  # fmt: skip
         seed: int | None = None
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
@@ -141,7 +141,7 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
             requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
             range_fraction=range_fraction, activation_range_rms=activation_range_rms,
-            weight_range_rms=weight_range_rms, seed=seed,
+            weight_range_rms=weight_range_rms, backward_range_rms=backward_range_rms, seed=seed,
         )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
     def _scripted(self, input: Tensor) -> Tensor:
         (bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
          backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste, sites,
-         range_fraction, activation_range_rms, weight_range_rms, conv_backward,
+         range_fraction, activation_range_rms, weight_range_rms, backward_range_rms, conv_backward,
          tile_order) = self._script_options  # fmt: skip
         seed: int | None = None
         if self.training and sites != "" and torch.is_grad_enabled():
@@ -209,7 +209,7 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
             requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
             range_fraction=range_fraction, activation_range_rms=activation_range_rms,
-            weight_range_rms=weight_range_rms,
+            weight_range_rms=weight_range_rms, backward_range_rms=backward_range_rms,
             conv_backward=conv_backward, tile_order=tile_order, seed=seed,
         )  # fmt: skip
 

@@ -34,6 +34,8 @@ class HDQT(Scheme):
         such bound. A few numbers far from the others then cost the others less, while more tile sums saturate: to be
         chosen together with `tile_size`. Not with ste='clip'; files then keep the float weight, whose codes the
         rounded one would not have.
+    backward_range_rms: the same bound for both operands of B1 after their transforms, and for those of B2 where
+        dc_row='separate' (its first rows are sums, which the bound would cut).
     backward_accumulator_bits: the same limit for B1 and B2; None = accumulator_bits.
     weight_gradient_accumulator_bits: the limit of B2 alone; None = that of B1.
     backward_tile_size: products that share one backward accumulator; 0 = the whole sum [H9, H10].
@@ -68,6 +70,7 @@ class HDQT(Scheme):
     range_fraction: float = 0.975
     activation_range_rms: float = 0.0
     weight_range_rms: float = 0.0
+    backward_range_rms: float = 0.0
     backward_accumulator_bits: int | None = None
     weight_gradient_accumulator_bits: int | None = None
     backward_tile_size: int = 32
@@ -94,6 +97,7 @@ class HDQT(Scheme):
             self._check_not_negative(field)
             if getattr(self, field) > 0 and self.ste == "clip":
                 raise ValueError(self._expected(field, "to be 0 with ste='clip'"))
+        self._check_not_negative("backward_range_rms")
         self._check_int("backward_accumulator_bits", 4, _UNLIMITED, optional=True)
         self._check_int("weight_gradient_accumulator_bits", 4, _UNLIMITED, optional=True)
         self._check_int("backward_tile_size", 0)
@@ -200,6 +204,7 @@ class HDQT(Scheme):
             "range_fraction": self.range_fraction,
             "activation_range_rms": self.activation_range_rms,
             "weight_range_rms": self.weight_range_rms,
+            "backward_range_rms": self.backward_range_rms,
         }
 
     def conv2d_options(self, *, training: bool = True) -> dict[str, Any]:
