@@ -136,6 +136,7 @@ LAYER_ROWS = [
     (dict(range_fraction=float("nan")), V, r"range_fraction .*, got -?nan.*"),
     (dict(activation_range_rms=-1.0), V, r"activation_range_rms to be finite and not negative, got -1"),
     (dict(weight_range_rms=float("nan")), V, r"weight_range_rms .*, got -?nan"),
+    (dict(backward_range_rms=-2.0), V, r"backward_range_rms to be finite and not negative, got -2"),
     (dict(weight_range_rms=float("inf")), V, r"weight_range_rms .*, got inf"),
     (dict(activation_range_rms=6.0, ste="clip"), V, r"activation_range_rms to be 0 with ste='clip', got 6"),
     (dict(hadamard="binary", requantize=False), N, r".*(requantize|binary).*, got .*"),

@@ -113,6 +113,8 @@ def test_ranges_in_root_mean_squares():
     for geometry in (GEOMETRIES[1], GEOMETRIES[6]):
         check(geometry, o, seed=3, signed=False)
         check(geometry, replace(o, conv_backward="batch", tile_order="chw"), seed=3)
+        for dc_row in ("together", "separate"):
+            check(geometry, replace(o, backward_range_rms=2.0, dc_row=dc_row), seed=3, signed=False)
 
 
 def test_without_requantisation():

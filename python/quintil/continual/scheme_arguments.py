@@ -57,7 +57,9 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
     group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
     for name in ("activation", "weight", "backward"):
         group.add_argument(
-            f"--{name}_range_rms", type=float, help=f"largest range of {name} operands in root mean squares (0 = no bound)"
+            f"--{name}_range_rms",
+            type=float,
+            help=f"largest range of {name} operands in root mean squares (0 = no bound)",
         )
     group.add_argument("--weight_quantizer", choices=WEIGHT_QUANTIZERS, help="what a weight's codes are (absmax)")
     group.add_argument(
