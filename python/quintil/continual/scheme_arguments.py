@@ -27,9 +27,9 @@ _SITES = {
 }  # fmt: skip
 # Options that are fields of HDQT.
 _PLAIN = (
-    "bits", "accumulator_bits", "tile_size", "range_fraction", "activation_range_rms", "weight_range_rms", "backward_range_rms",
-    "requantize", "weight_quantizer", "dc_row",
-    "backward_accumulator_bits", "weight_gradient_accumulator_bits",
+    "bits", "accumulator_bits", "tile_size", "range_fraction", "activation_range_rms", "weight_range_rms",
+    "backward_range_rms", "requantize", "weight_quantizer", "dc_row", "backward_accumulator_bits",
+    "weight_gradient_accumulator_bits",
 )  # fmt: skip
 _HDQT_OPTIONS = (*_PLAIN, "paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
 _SITE_FLAGS = {
