@@ -6,7 +6,7 @@ from typing import Any
 
 from quintil.schemes import FP134, HDQT, LUQ
 
-from .arms import DEFAULT, FLOAT, PAPER, UNLIMITED, hdqt
+from .arms import BEST, DEFAULT, FLOAT, PAPER, UNLIMITED, hdqt
 from .study import Arm, Study
 
 _WIDTHS = (4, 6, 8, 10, 12)
@@ -93,16 +93,15 @@ def baselines() -> Study:
 def best_search() -> Study:
     """Ranges, tiles and roundings that could make up for what is lost, chosen on a validation side alone."""
     ranges: dict[str, Any] = {"range_fraction": 1.0, "weight_range_rms": 2.8, "activation_range_rms": 7.0}
-    short: dict[str, Any] = {"tile_size": 16, "backward_tile_size": 16}
     tiles = [hdqt(f"tiles of {t}", tile_size=t, backward_tile_size=t) for t in (16, 8)]
     forward = [hdqt(f"bounded ranges, forward tiles of {tile}", **ranges, tile_size=tile) for tile in (32, 16, 8)]
+    bounded: dict[str, Any] = {**ranges, "tile_size": 16, "backward_tile_size": 16}
     both = [
-        hdqt("bounded ranges, tiles of 16", **ranges, **short),
+        hdqt("bounded ranges, tiles of 16", **bounded),
+        hdqt("bounded ranges, tiles of 16, b1w stochastic", **bounded, stochastic=("b1w", "b1g", "b2a", "b2g")),
+        hdqt("bounded ranges, tiles of 16, first rows apart", **bounded, dc_row="separate"),
+        hdqt("bounded ranges, also of B1, tiles of 16", **bounded, backward_range_rms=3.2),
         hdqt("bounded ranges, no limits", **ranges, accumulator_bits=UNLIMITED),
-        hdqt("bounded ranges, tiles of 16, first rows apart", **ranges, **short, dc_row="separate"),
-        hdqt("bounded ranges, tiles of 16, b1w stochastic", **ranges, **short, stochastic=("b1w", "b1g", "b2a", "b2g")),
-        hdqt("bounded ranges, tiles of 16, b2a nearest", **ranges, **short, stochastic=("b1g", "b2g")),
-        hdqt("bounded ranges, tiles of 16, blocks of 16", **ranges, **short, hadamard_block=16),
     ]
     levels = [hdqt(f"VecQ weights, tiles of {t}", weight_quantizer="vecq", tile_size=t) for t in (32, 8)]
     return Study(
@@ -115,6 +114,7 @@ def best_search() -> Study:
             DEFAULT,
             PAPER,
             hdqt("no limits", accumulator_bits=UNLIMITED),
+            BEST,
             *tiles,
             *forward,
             *both,
