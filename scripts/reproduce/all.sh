@@ -24,7 +24,7 @@ keep() { # FILE COMMAND...: what a script prints
 study har-table study_dsads --dataset dsads --seeds "${SEEDS:-20}"
 study har-table study_hapt --dataset hapt --seeds "${SEEDS:-20}"
 for name in baselines accumulator-sweep bit-sweep hadamard-ablation rounding-ablation requantize-ablation dc-row \
-  learning-rate saturation gradient-statistics rounding-bias lstm-har hold-one-out best-search best; do
+  learning-rate saturation gradient-statistics rounding-bias lstm-har hold-one-out best-search best best-cifar; do
   study "$name" "study_$name"
 done
 

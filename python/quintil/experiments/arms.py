@@ -8,6 +8,11 @@ from quintil.schemes import HDQT
 
 from .study import Arm
 
+# A short run that shows differences: 20 classes of CIFAR-100 at once.
+TWENTY_CLASSES = {
+    "model": "resnet20", "classes_drop": tuple(range(20, 100)), "init_cls": 20, "increment": 20, "epochs": 6,
+    "milestones": (4, 5),
+}  # fmt: skip
 UNLIMITED = 32  # accumulator bits that limit nothing
 FLOAT = Arm("float32", None)
 DEFAULT = Arm("HDQT", HDQT())

@@ -27,6 +27,7 @@ STUDIES: dict[str, Study] = {
         tables.lstm_har(),
         sweeps.best_search(),
         tables.best(),
+        tables.best_cifar(),
     )
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from quintil.schemes import FP134, HDQT, LUQ
 
-from .arms import BEST, DEFAULT, FLOAT, PAPER, UNLIMITED, hdqt
+from .arms import BEST, DEFAULT, FLOAT, PAPER, TWENTY_CLASSES, UNLIMITED, hdqt
 from .study import Arm, Study
 
 _WIDTHS = (4, 6, 8, 10, 12)
@@ -122,8 +122,5 @@ def best_search() -> Study:
         ),
         datasets=("cifar100",),
         seeds=2,
-        common={
-            "model": "resnet20", "classes_drop": tuple(range(20, 100)), "init_cls": 20, "increment": 20, "epochs": 6,
-            "milestones": (4, 5), "validation": True,
-        },
-    )  # fmt: skip
+        common={**TWENTY_CLASSES, "validation": True},
+    )

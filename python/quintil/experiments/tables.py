@@ -6,7 +6,7 @@ import dataclasses
 
 from quintil.report.published import PUBLISHED
 
-from .arms import BEST, DEFAULT, FLOAT, PAPER
+from .arms import BEST, DEFAULT, FLOAT, PAPER, TWENTY_CLASSES
 from .study import Study
 
 
@@ -54,6 +54,19 @@ def best() -> Study:
         datasets=("dsads", "hapt"),
         learners=("icarl", "bic"),
         energy=True,
+    )
+
+
+def best_cifar() -> Study:
+    return dataclasses.replace(
+        best(),
+        name="best-cifar",
+        title="HDQT.best() on 20 classes of CIFAR-100",
+        question="The same on images: ResNet-20, 6 epochs, 20 classes at once, on the test side that the search left alone",
+        datasets=("cifar100",),
+        learners=("icarl",),
+        seeds=3,
+        common=TWENTY_CLASSES,
     )
 
 
