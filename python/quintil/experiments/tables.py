@@ -62,7 +62,7 @@ def best_cifar() -> Study:
         best(),
         name="best-cifar",
         title="HDQT.best() on 20 classes of CIFAR-100",
-        question="The same on images: ResNet-20, 6 epochs, 20 classes at once, on the test side that the search left alone",
+        question="The same on images: ResNet-20, 6 epochs, 20 classes at once; the search never saw this test side",
         datasets=("cifar100",),
         learners=("icarl",),
         seeds=3,
