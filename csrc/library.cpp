@@ -14,7 +14,7 @@ namespace {
   "int? weight_gradient_accumulator_bits=None, int backward_tile_size=32, str accumulate='tile_end', "    \
   "str overflow='saturate', str hadamard='padded', int hadamard_block=64, bool requantize=True, "         \
   "str dc_row='together', str ste='identity', str stochastic='b1g,b2a,b2g', float range_fraction=0.975, " \
-  "float activation_range_rms=0., float weight_range_rms=0., float backward_range_rms=0., SymInt? seed=None"
+  "SymInt? seed=None"
 
 std::string active_isa() {
   try {
@@ -33,7 +33,6 @@ TORCH_LIBRARY(quintil, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
       "quantize(Tensor x, int bits, *, bool signed=True, bool narrow=True, float range_fraction=1.0, "
-      "float range_rms=0., "
       "Tensor? scale=None, SymInt? seed=None) -> (Tensor codes, Tensor scale)",
       tags);
   m.def("dequantize(Tensor codes, Tensor scale) -> Tensor", tags);
@@ -112,7 +111,7 @@ TORCH_LIBRARY(quintil, m) {
       tags);
 
   m.def(
-      "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float[] ranges, "
+      "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
       "SymInt? seed, bool save) -> (Tensor y, Tensor x_codes, Tensor weight_codes, Tensor scales)",
       tags);
   m.def(
@@ -121,7 +120,7 @@ TORCH_LIBRARY(quintil, m) {
       tags);
   m.def(
       "_hadamard_conv2d_forward(Tensor x, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation, int[] options, float[] ranges, SymInt? seed, bool save) -> (Tensor y, "
+      "SymInt[2] dilation, int[] options, float range_fraction, SymInt? seed, bool save) -> (Tensor y, "
       "Tensor x_codes, Tensor weight_codes, Tensor scales)",
       tags);
   m.def(
@@ -132,7 +131,7 @@ TORCH_LIBRARY(quintil, m) {
   m.def(
       "_hadamard_conv2d_batch_norm_forward(Tensor x, Tensor weight, Tensor norm_weight, Tensor norm_bias, "
       "Tensor? residual, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] options, bool relu, float eps, "
-      "float[] ranges, SymInt? seed) -> (Tensor y, Tensor mean, Tensor variance, Tensor sums, Tensor positive, "
+      "float range_fraction, SymInt? seed) -> (Tensor y, Tensor mean, Tensor variance, Tensor sums, Tensor positive, "
       "Tensor constants, Tensor x_codes, Tensor weight_codes, Tensor scales)",
       tags);
   m.def(

@@ -37,10 +37,10 @@ int64_t draw_seed(std::optional<at::Generator> generator) {
 }
 
 std::tuple<Tensor, Tensor> quantize(const Tensor& x, int64_t bits, bool is_signed, bool narrow, double range_fraction,
-                                    const std::optional<Tensor>& scale, std::optional<int64_t> seed, double range_rms) {
-  static const auto op = handle<std::tuple<Tensor, Tensor>(const Tensor&, int64_t, bool, bool, double, double,
+                                    const std::optional<Tensor>& scale, std::optional<int64_t> seed) {
+  static const auto op = handle<std::tuple<Tensor, Tensor>(const Tensor&, int64_t, bool, bool, double,
                                                            const std::optional<Tensor>&, Seed)>("quintil::quantize");
-  return op.call(x, bits, is_signed, narrow, range_fraction, range_rms, scale, symbolic(seed));
+  return op.call(x, bits, is_signed, narrow, range_fraction, scale, symbolic(seed));
 }
 
 Tensor dequantize(const Tensor& codes, const Tensor& scale) {
@@ -80,11 +80,10 @@ Tensor hadamard_linear(const Tensor& x, const Tensor& weight, const std::optiona
   static const auto op =
       handle<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, int64_t, int64_t, int64_t,
                     std::optional<int64_t>, std::optional<int64_t>, int64_t, Text, Text, Text, int64_t, bool, Text,
-                    Text, Text, double, double, double, double, Seed)>("quintil::hadamard_linear");
+                    Text, Text, double, Seed)>("quintil::hadamard_linear");
   return op.call(x, weight, bias, o.bits, o.accumulator_bits, o.tile_size, o.backward_accumulator_bits,
                  o.weight_gradient_accumulator_bits, o.backward_tile_size, o.accumulate, o.overflow, o.hadamard,
-                 o.hadamard_block, o.requantize, o.dc_row, o.ste, o.stochastic, o.range_fraction,
-                 o.activation_range_rms, o.weight_range_rms, o.backward_range_rms, symbolic(seed));
+                 o.hadamard_block, o.requantize, o.dc_row, o.ste, o.stochastic, o.range_fraction, symbolic(seed));
 }
 
 Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const ConvOptions& c,
@@ -93,13 +92,12 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const std::optiona
   static const auto op =
       handle<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, Pair, Pair, Pair, int64_t, int64_t,
                     int64_t, std::optional<int64_t>, std::optional<int64_t>, int64_t, Text, Text, Text, int64_t, bool,
-                    Text, Text, Text, double, double, double, double, Seed, Text, Text)>("quintil::hadamard_conv2d");
+                    Text, Text, Text, double, Seed, Text, Text)>("quintil::hadamard_conv2d");
   const auto stride = symbolic(c.stride), padding = symbolic(c.padding), dilation = symbolic(c.dilation);
   return op.call(x, weight, bias, stride, padding, dilation, o.bits, o.accumulator_bits, o.tile_size,
                  o.backward_accumulator_bits, o.weight_gradient_accumulator_bits, o.backward_tile_size, o.accumulate,
                  o.overflow, o.hadamard, o.hadamard_block, o.requantize, o.dc_row, o.ste, o.stochastic,
-                 o.range_fraction, o.activation_range_rms, o.weight_range_rms, o.backward_range_rms, symbolic(seed),
-                 c.conv_backward, c.tile_order);
+                 o.range_fraction, symbolic(seed), c.conv_backward, c.tile_order);
 }
 
 std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(const Tensor& x, const Tensor& weight,
@@ -111,14 +109,12 @@ std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(const Tensor& x, c
   static const auto op = handle<std::tuple<Tensor, Tensor, Tensor>(
       const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, Pair, Pair, Pair, bool,
       double, int64_t, int64_t, int64_t, std::optional<int64_t>, std::optional<int64_t>, int64_t, Text, Text, Text,
-      int64_t, bool, Text, Text, Text, double, double, double, double, Seed, Text, Text)>(
-      "quintil::hadamard_conv2d_batch_norm");
+      int64_t, bool, Text, Text, Text, double, Seed, Text, Text)>("quintil::hadamard_conv2d_batch_norm");
   const auto stride = symbolic(c.stride), padding = symbolic(c.padding), dilation = symbolic(c.dilation);
   return op.call(x, weight, norm_weight, norm_bias, residual, stride, padding, dilation, relu, eps, o.bits,
                  o.accumulator_bits, o.tile_size, o.backward_accumulator_bits, o.weight_gradient_accumulator_bits,
                  o.backward_tile_size, o.accumulate, o.overflow, o.hadamard, o.hadamard_block, o.requantize, o.dc_row,
-                 o.ste, o.stochastic, o.range_fraction, o.activation_range_rms, o.weight_range_rms,
-                 o.backward_range_rms, symbolic(seed), c.conv_backward, c.tile_order);
+                 o.ste, o.stochastic, o.range_fraction, symbolic(seed), c.conv_backward, c.tile_order);
 }
 
 Tensor lsq_quantize(const Tensor& x, const Tensor& scale, int64_t bits, bool is_signed,

@@ -44,9 +44,6 @@ struct HadamardOptions {
   std::string ste = "identity";
   std::string stochastic = "b1g,b2a,b2g";
   double range_fraction = 0.975;
-  double activation_range_rms = 0.0;
-  double weight_range_rms = 0.0;
-  double backward_range_rms = 0.0;
 };
 
 struct ConvOptions {
@@ -108,8 +105,7 @@ QUINTIL_API int64_t draw_seed(std::optional<at::Generator> generator = std::null
 QUINTIL_API std::tuple<at::Tensor, at::Tensor> quantize(const at::Tensor& x, int64_t bits, bool is_signed = true,
                                                         bool narrow = true, double range_fraction = 1.0,
                                                         const std::optional<at::Tensor>& scale = std::nullopt,
-                                                        std::optional<int64_t> seed = std::nullopt,
-                                                        double range_rms = 0.0);
+                                                        std::optional<int64_t> seed = std::nullopt);
 QUINTIL_API at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scale);
 QUINTIL_API at::Tensor pack_int4(const at::Tensor& codes);
 QUINTIL_API at::Tensor unpack_int4(const at::Tensor& packed, int64_t size, bool is_signed = true);

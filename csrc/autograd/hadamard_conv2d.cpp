@@ -26,13 +26,13 @@ struct Geometry {
 };
 
 Forward forward_below(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const Geometry& g,
-                      at::IntArrayRef options, at::ArrayRef<double> ranges, Seed seed, bool save) {
+                      at::IntArrayRef options, double range_fraction, Seed seed, bool save) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("quintil::_hadamard_conv2d_forward", "")
                              .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, SizesRef, SizesRef,
-                                            SizesRef, at::IntArrayRef, at::ArrayRef<double>, Seed, bool)>();
+                                            SizesRef, at::IntArrayRef, double, Seed, bool)>();
   const at::AutoDispatchBelowAutograd guard;
-  return op.call(x, weight, bias, g.stride, g.padding, g.dilation, options, ranges, std::move(seed), save);
+  return op.call(x, weight, bias, g.stride, g.padding, g.dilation, options, range_fraction, std::move(seed), save);
 }
 
 Backward call_backward(const Tensor& grad, const variable_list& saved, const Geometry& g, at::IntArrayRef options,
@@ -49,11 +49,11 @@ Backward call_backward(const Tensor& grad, const variable_list& saved, const Geo
 struct HadamardConv2d : torch::autograd::Function<HadamardConv2d> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,
                                const optional<Tensor>& bias, const Geometry& g, std::vector<int64_t> options,
-                               std::vector<double> ranges, Seed seed) {
+                               double range_fraction, Seed seed) {
     const auto config = ops::HadamardConfig::decode(options);
-    auto [y, x_codes, weight_codes, scales] = forward_below(x, weight, bias, g, options, ranges, seed, true);
-    ctx->save_for_backward({x_codes, weight_codes, scales, straight_through_mask(x, config, ranges[0]),
-                            straight_through_mask(weight, config, ranges[0])});
+    auto [y, x_codes, weight_codes, scales] = forward_below(x, weight, bias, g, options, range_fraction, seed, true);
+    ctx->save_for_backward({x_codes, weight_codes, scales, straight_through_mask(x, config, range_fraction),
+                            straight_through_mask(weight, config, range_fraction)});
     ctx->saved_data["options"] = options;
     ctx->saved_data["seed"] = seed;
     ctx->saved_data["has_bias"] = bias.has_value();
@@ -88,12 +88,12 @@ struct HadamardConv2d : torch::autograd::Function<HadamardConv2d> {
 };
 
 Forward forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, SizesRef stride,
-                         SizesRef padding, SizesRef dilation, at::IntArrayRef options, at::ArrayRef<double> ranges,
-                         Seed seed, bool save) {
+                         SizesRef padding, SizesRef dilation, at::IntArrayRef options, double range_fraction, Seed seed,
+                         bool save) {
   const Geometry g{x.sym_sizes().vec(), weight.sym_sizes().vec(), stride.vec(), padding.vec(), dilation.vec()};
   check_no_tangent("hadamard_conv2d", x, weight, bias);
-  if (!save) return forward_below(x, weight, bias, g, options, ranges, std::move(seed), save);
-  const auto r = HadamardConv2d::apply(x, weight, bias, g, options.vec(), ranges.vec(), std::move(seed));
+  if (!save) return forward_below(x, weight, bias, g, options, range_fraction, std::move(seed), save);
+  const auto r = HadamardConv2d::apply(x, weight, bias, g, options.vec(), range_fraction, std::move(seed));
   return {r[0], r[1], r[2], r[3]};
 }
 

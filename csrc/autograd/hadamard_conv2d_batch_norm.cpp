@@ -33,8 +33,7 @@ struct Geometry {
 struct Settings {
   std::vector<int64_t> options;
   bool relu;
-  double eps;
-  std::vector<double> ranges;
+  double eps, range_fraction;
   Seed seed;
 };
 
@@ -44,10 +43,10 @@ Forward forward_below(const Tensor& x, const Tensor& weight, const Tensor& norm_
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("quintil::_hadamard_conv2d_batch_norm_forward", "")
           .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const optional<Tensor>&, SizesRef,
-                         SizesRef, SizesRef, at::IntArrayRef, bool, double, at::ArrayRef<double>, Seed)>();
+                         SizesRef, SizesRef, at::IntArrayRef, bool, double, double, Seed)>();
   const at::AutoDispatchBelowAutograd guard;
   return op.call(x, weight, norm_weight, norm_bias, residual, g.stride, g.padding, g.dilation, s.options, s.relu, s.eps,
-                 s.ranges, s.seed);
+                 s.range_fraction, s.seed);
 }
 
 Backward call_backward(const Tensor& grad, const variable_list& saved, const Geometry& g, at::IntArrayRef options,
@@ -69,8 +68,8 @@ struct HadamardConv2dBatchNorm : torch::autograd::Function<HadamardConv2dBatchNo
     auto [y, mean, variance, sums, positive, constants, x_codes, weight_codes, scales] =
         forward_below(x, weight, norm_weight, norm_bias, residual, g, s);
     ctx->save_for_backward({sums, positive, constants, x_codes, weight_codes, scales,
-                            straight_through_mask(x, config, s.ranges[0]),
-                            straight_through_mask(weight, config, s.ranges[0])});
+                            straight_through_mask(x, config, s.range_fraction),
+                            straight_through_mask(weight, config, s.range_fraction)});
     ctx->saved_data["options"] = s.options;
     ctx->saved_data["seed"] = s.seed;
     ctx->saved_data["relu"] = s.relu;
@@ -108,9 +107,9 @@ struct HadamardConv2dBatchNorm : torch::autograd::Function<HadamardConv2dBatchNo
 
 Forward forward_autograd(const Tensor& x, const Tensor& weight, const Tensor& norm_weight, const Tensor& norm_bias,
                          const optional<Tensor>& residual, SizesRef stride, SizesRef padding, SizesRef dilation,
-                         at::IntArrayRef options, bool relu, double eps, at::ArrayRef<double> ranges, Seed seed) {
+                         at::IntArrayRef options, bool relu, double eps, double range_fraction, Seed seed) {
   const Geometry g{x.sym_sizes().vec(), weight.sym_sizes().vec(), stride.vec(), padding.vec(), dilation.vec()};
-  const Settings s{options.vec(), relu, eps, ranges.vec(), std::move(seed)};
+  const Settings s{options.vec(), relu, eps, range_fraction, std::move(seed)};
   check_no_tangent(kOp, x, weight, residual);
   check_no_tangent(kOp, norm_weight, norm_bias, std::nullopt);
   const bool wanted = x.requires_grad() || weight.requires_grad() || norm_weight.requires_grad() ||

@@ -20,13 +20,13 @@ using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using Backward = std::tuple<Tensor, Tensor, Tensor>;
 
 Forward forward_below(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef options,
-                      at::ArrayRef<double> ranges, Seed seed, bool save) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("quintil::_hadamard_linear_forward", "")
-                             .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, at::IntArrayRef,
-                                            at::ArrayRef<double>, Seed, bool)>();
+                      double range_fraction, Seed seed, bool save) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("quintil::_hadamard_linear_forward", "")
+          .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, at::IntArrayRef, double, Seed, bool)>();
   const at::AutoDispatchBelowAutograd guard;
-  return op.call(x, weight, bias, options, ranges, std::move(seed), save);
+  return op.call(x, weight, bias, options, range_fraction, std::move(seed), save);
 }
 
 Backward call_backward(const Tensor& grad, const variable_list& saved, const c10::SymInt& k, at::IntArrayRef options,
@@ -40,12 +40,12 @@ Backward call_backward(const Tensor& grad, const variable_list& saved, const c10
 
 struct HadamardLinear : torch::autograd::Function<HadamardLinear> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                               const optional<Tensor>& bias, std::vector<int64_t> options, std::vector<double> ranges,
+                               const optional<Tensor>& bias, std::vector<int64_t> options, double range_fraction,
                                Seed seed) {
     const auto config = ops::HadamardConfig::decode(options);
-    auto [y, x_codes, weight_codes, scales] = forward_below(x, weight, bias, options, ranges, seed, true);
-    ctx->save_for_backward({x_codes, weight_codes, scales, straight_through_mask(x, config, ranges[0]),
-                            straight_through_mask(weight, config, ranges[0])});
+    auto [y, x_codes, weight_codes, scales] = forward_below(x, weight, bias, options, range_fraction, seed, true);
+    ctx->save_for_backward({x_codes, weight_codes, scales, straight_through_mask(x, config, range_fraction),
+                            straight_through_mask(weight, config, range_fraction)});
     ctx->saved_data["options"] = options;
     ctx->saved_data["seed"] = seed;
     ctx->saved_data["has_bias"] = bias.has_value();
@@ -76,10 +76,10 @@ struct HadamardLinear : torch::autograd::Function<HadamardLinear> {
 };
 
 Forward forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef options,
-                         at::ArrayRef<double> ranges, Seed seed, bool save) {
+                         double range_fraction, Seed seed, bool save) {
   check_no_tangent("hadamard_linear", x, weight, bias);
-  if (!save) return forward_below(x, weight, bias, options, ranges, std::move(seed), save);
-  const auto r = HadamardLinear::apply(x, weight, bias, options.vec(), ranges.vec(), std::move(seed));
+  if (!save) return forward_below(x, weight, bias, options, range_fraction, std::move(seed), save);
+  const auto r = HadamardLinear::apply(x, weight, bias, options.vec(), range_fraction, std::move(seed));
   return {r[0], r[1], r[2], r[3]};
 }
 

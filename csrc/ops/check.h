@@ -4,9 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
-#include <cmath>
 
-#include <cmath>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -31,12 +29,6 @@ inline void check_byte_codes(const char* op, const char* name, const at::Tensor&
 
 inline void check_range(const char* op, const char* name, int64_t value, int64_t lo, int64_t hi) {
   TORCH_CHECK_VALUE(value >= lo && value <= hi, op, ": expected ", name, " in ", lo, "..", hi, ", got ", value);
-}
-
-// A bound on a range in root mean squares.
-inline void check_range_rms(const char* op, const char* name, double rms) {
-  TORCH_CHECK_VALUE(rms >= 0 && std::isfinite(rms), op, ": expected ", name, " to be finite and not negative, got ",
-                    rms);
 }
 
 inline void check_tile(const char* op, const char* name, int64_t value) {

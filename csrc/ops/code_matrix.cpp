@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "csrc/kernels/dispatch.h"
-#include "csrc/ops/operand_range.h"
 #include "csrc/quantizers/uniform.h"
 
 namespace quintil::ops {
@@ -320,7 +319,7 @@ TransformedIntegers transform_integers(Workspace& scratch, const Blocks& blocks,
 }
 
 TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
-                                 bool requantize_codes, double rms, std::optional<Draw> draw, DrawRows place) {
+                                 bool requantize_codes, std::optional<Draw> draw, DrawRows place) {
   TransformedCodes result;
   result.rows = blocks.padded(x.rows);
   result.cols = x.cols;
@@ -328,8 +327,7 @@ TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const
   const TransformedIntegers z =
       transform_integers(scratch, blocks, x, requantize_codes && blocks.mode != BlockMode::kBinary);
   if (z.narrow != nullptr) {
-    const AbsMax all{std::bit_cast<uint32_t>(static_cast<float>(z.bound)), 1};
-    const AbsMax range = rms == 0 ? all : bounded_range(all, sum_of_squares(z.narrow, n), n, rms);
+    const AbsMax range{std::bit_cast<uint32_t>(static_cast<float>(z.bound)), 1};
     requantize(result, scratch, z.narrow, range, bits, draw, place);
     return result;
   }
@@ -340,7 +338,7 @@ TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const
   }
   float* real = to_float(scratch, z.wide, n);
   scale_binary_rows(blocks, real, x.rows, x.cols);
-  requantize(result, scratch, real, operand_range(real, n, {1.0f, rms}), bits, draw, place);
+  requantize(result, scratch, real, absmax(real, n), bits, draw, place);
   return result;
 }
 

@@ -85,8 +85,7 @@ struct TransformedIntegers {
 TransformedIntegers transform_integers(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, bool narrow);
 
 // The same, quantised again to signed codes of `bits` bits in two's complement
-// [HDQT H9, H10], their range at most `rms` root mean squares if that is not 0; with `requantize` false the exact integers,
-// step 1.
+// [HDQT H9, H10]; with `requantize` false the exact integers, step 1.
 struct TransformedCodes {
   const int8_t* codes = nullptr;   // [rows, cols]
   const int32_t* exact = nullptr;  // instead of codes, where not quantised again
@@ -95,6 +94,6 @@ struct TransformedCodes {
   float step = 1;
 };
 TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
-                                 bool requantize, double rms, std::optional<Draw> draw, DrawRows place);
+                                 bool requantize, std::optional<Draw> draw, DrawRows place);
 
 }  // namespace quintil::ops

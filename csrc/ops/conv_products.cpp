@@ -21,12 +21,12 @@ constexpr int64_t kDrawRun = 16;                      // output positions whose 
 constexpr int64_t kLargeGradient = int64_t{1} << 17;  // numbers of a weight gradient that do not stay in cache
 constexpr int64_t kPieceRows = 16;                    // outputs of a piece of it
 
-CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, RangeRule rule,
+CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, float fraction,
                           optional<Draw> draw) {
   const int64_t channels = x.size(1), pixels = x.size(0) * x.size(2) * x.size(3);
   const auto* data = x.const_data_ptr<float>();
-  const AbsMax range = operand_range(data, pixels * channels, rule);
-  const Quantizer q = dynamic_quantizer(range, 1.0f, config.bits, range.negative != 0, true, draw);
+  const AbsMax range = absmax(data, pixels * channels);
+  const Quantizer q = dynamic_quantizer(range, fraction, config.bits, range.negative != 0, true, draw);
   CodeMatrix image{scratch.take<uint8_t>(pixels * channels),
                    x.size(0),
                    x.size(2) * x.size(3) * channels,
@@ -146,15 +146,16 @@ void weight_gradients(const char* op, const BackwardTask& t, const Tensor& x_cod
 }  // namespace
 
 ConvOperands quantize_conv(const char* op, Workspace& scratch, const Tensor& x, const Tensor& weight,
-                           const ConvProblem& p, const HadamardConfig& config, const OperandRanges& ranges,
+                           const ConvProblem& p, const HadamardConfig& config, double range_fraction,
                            optional<int64_t> seed) {
   check_finite(op, "x", x);
   check_finite(op, "weight", weight);
   const Tensor pixels = x.contiguous(kChannelsLast), matrix = weight_matrix(weight, config.channels_last_taps);
+  const auto fraction = static_cast<float>(range_fraction);
   const auto site = [&](Site s) { return draw_for(seed, s, config.rounds_stochastically(s)); };
-  const CodeMatrix image = quantize_image(scratch, pixels, config, ranges.x, site(Site::kForwardInput));
+  const CodeMatrix image = quantize_image(scratch, pixels, config, fraction, site(Site::kForwardInput));
   const CodeMatrix codes = quantize_operand(scratch, matrix.const_data_ptr<float>(), p.outputs, p.depth, config,
-                                            ranges.weight, site(Site::kForwardWeight));
+                                            fraction, site(Site::kForwardWeight));
   return {p, image, codes, pack_weight(op, scratch, codes, left_operand(image), config.forward)};
 }
 

@@ -27,7 +27,7 @@ struct ConvOperands {
   PackedRight right;
 };
 ConvOperands quantize_conv(const char* op, Workspace& scratch, const at::Tensor& x, const at::Tensor& weight,
-                           const ConvProblem& p, const HadamardConfig& config, const OperandRanges& ranges,
+                           const ConvProblem& p, const HadamardConfig& config, double range_fraction,
                            std::optional<int64_t> seed);
 
 // What a forward saves, of the right sizes: codes of x and of the weight, scales.

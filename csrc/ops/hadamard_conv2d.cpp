@@ -26,14 +26,14 @@ std::vector<c10::SymInt> check_forward(const Tensor& x, const Tensor& weight, co
 using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 Forward forward_cpu(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef stride,
-                    at::IntArrayRef padding, at::IntArrayRef dilation, at::IntArrayRef options,
-                    at::ArrayRef<double> ranges, optional<int64_t> seed, bool save) {
+                    at::IntArrayRef padding, at::IntArrayRef dilation, at::IntArrayRef options, double range_fraction,
+                    optional<int64_t> seed, bool save) {
   const auto sizes = check_forward(x, weight, bias, c10::fromIntArrayRefSlow(stride), c10::fromIntArrayRefSlow(padding),
                                    c10::fromIntArrayRefSlow(dilation), seed);
   Workspace scratch;
   const HadamardConfig config = HadamardConfig::decode(options);
   const ConvProblem p = conv_problem(x.sizes(), weight.sizes(), stride, padding, dilation, config.channels_last_taps);
-  const ConvOperands c = quantize_conv(kOp, scratch, x, weight, p, config, OperandRanges::decode(ranges), seed);
+  const ConvOperands c = quantize_conv(kOp, scratch, x, weight, p, config, range_fraction, seed);
   const Tensor offsets = bias ? bias->contiguous() : Tensor();
   Tensor y = at::empty_symint(sizes, x.options().memory_format(kChannelsLast));
   Out out;
@@ -48,8 +48,8 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const optional<Tensor
 }
 
 Forward forward_meta(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::SymIntArrayRef stride,
-                     c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, at::IntArrayRef options,
-                     at::ArrayRef<double>, optional<c10::SymInt> seed, bool save) {
+                     c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, at::IntArrayRef options, double,
+                     optional<c10::SymInt> seed, bool save) {
   const auto sizes = check_forward(x, weight, bias, stride, padding, dilation, seed);
   const int64_t bits = HadamardConfig::decode(options).bits;
   const auto bytes = x.options().dtype(at::kByte);
@@ -94,38 +94,20 @@ Tensor hadamard_conv2d(const Tensor& x, const Tensor& weight, const optional<Ten
                        optional<int64_t> weight_gradient_accumulator_bits, int64_t backward_tile_size,
                        c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
                        int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste,
-                       c10::string_view stochastic, double range_fraction, double activation_range_rms,
-                       double weight_range_rms, double backward_range_rms, optional<c10::SymInt> seed,
+                       c10::string_view stochastic, double range_fraction, optional<c10::SymInt> seed,
                        c10::string_view conv_backward, c10::string_view tile_order) {
-  const HadamardArguments arguments{bits,
-                                    accumulator_bits,
-                                    tile_size,
-                                    backward_accumulator_bits,
-                                    weight_gradient_accumulator_bits,
-                                    backward_tile_size,
-                                    accumulate,
-                                    overflow,
-                                    hadamard,
-                                    hadamard_block,
-                                    requantize,
-                                    dc_row,
-                                    ste,
-                                    stochastic,
-                                    range_fraction,
-                                    activation_range_rms,
-                                    weight_range_rms,
-                                    backward_range_rms,
-                                    conv_backward,
-                                    tile_order};
-  const HadamardConfig config = parse(kOp, arguments);
+  const HadamardConfig config =
+      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+                  backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste,
+                  stochastic, range_fraction, conv_backward, tile_order});
   const FloatOperands t = float_operands(kOp, x, weight, bias);
   static const auto forward = c10::Dispatcher::singleton()
                                   .findSchemaOrThrow("quintil::_hadamard_conv2d_forward", "")
                                   .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&,
                                                  c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
-                                                 at::IntArrayRef, at::ArrayRef<double>, optional<c10::SymInt>, bool)>();
-  const auto result = forward.call(t.x, t.weight, t.bias, stride, padding, dilation, config.encode(),
-                                   arguments.ranges(), seed, t.needs_gradient);
+                                                 at::IntArrayRef, double, optional<c10::SymInt>, bool)>();
+  const auto result = forward.call(t.x, t.weight, t.bias, stride, padding, dilation, config.encode(), range_fraction,
+                                   seed, t.needs_gradient);
   return std::get<0>(result).to(x.scalar_type());
 }
 

@@ -143,8 +143,8 @@ using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 
 Forward forward_cpu(const Tensor& x, const Tensor& weight, const Tensor& norm_weight, const Tensor& norm_bias,
                     const optional<Tensor>& residual, at::IntArrayRef stride, at::IntArrayRef padding,
-                    at::IntArrayRef dilation, at::IntArrayRef options, bool relu, double eps,
-                    at::ArrayRef<double> ranges, optional<int64_t> seed) {
+                    at::IntArrayRef dilation, at::IntArrayRef options, bool relu, double eps, double range_fraction,
+                    optional<int64_t> seed) {
   const HadamardConfig config = HadamardConfig::decode(options);
   const Sizes sizes =
       check_forward({x, weight, norm_weight, norm_bias, residual}, c10::fromIntArrayRefSlow(stride),
@@ -153,7 +153,7 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const Tensor& norm_we
   Workspace scratch;
   const ConvProblem p = conv_problem(x.sizes(), weight.sizes(), stride, padding, dilation, config.channels_last_taps);
   const int64_t rows = p.samples * p.positions, channels = p.outputs;
-  const ConvOperands c = quantize_conv(kOp, scratch, x, weight, p, config, OperandRanges::decode(ranges), seed);
+  const ConvOperands c = quantize_conv(kOp, scratch, x, weight, p, config, range_fraction, seed);
   Tensor sums = at::empty({rows, channels}, at::kShort);
   auto* codes = sums.mutable_data_ptr<int16_t>();
   Moments moments(scratch, channels);
@@ -190,7 +190,7 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const Tensor& norm_we
 
 Forward forward_meta(const Tensor& x, const Tensor& weight, const Tensor& norm_weight, const Tensor& norm_bias,
                      const optional<Tensor>& residual, SizesRef stride, SizesRef padding, SizesRef dilation,
-                     at::IntArrayRef options, bool relu, double eps, at::ArrayRef<double>, optional<c10::SymInt> seed) {
+                     at::IntArrayRef options, bool relu, double eps, double, optional<c10::SymInt> seed) {
   const HadamardConfig config = HadamardConfig::decode(options);
   const Sizes sizes =
       check_forward({x, weight, norm_weight, norm_bias, residual}, stride, padding, dilation, config, eps, seed);
@@ -287,29 +287,11 @@ std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(
     optional<int64_t> backward_accumulator_bits, optional<int64_t> weight_gradient_accumulator_bits,
     int64_t backward_tile_size, c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
     int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste, c10::string_view stochastic,
-    double range_fraction, double activation_range_rms, double weight_range_rms, double backward_range_rms,
-    optional<c10::SymInt> seed, c10::string_view conv_backward, c10::string_view tile_order) {
-  const HadamardArguments arguments{bits,
-                                    accumulator_bits,
-                                    tile_size,
-                                    backward_accumulator_bits,
-                                    weight_gradient_accumulator_bits,
-                                    backward_tile_size,
-                                    accumulate,
-                                    overflow,
-                                    hadamard,
-                                    hadamard_block,
-                                    requantize,
-                                    dc_row,
-                                    ste,
-                                    stochastic,
-                                    range_fraction,
-                                    activation_range_rms,
-                                    weight_range_rms,
-                                    backward_range_rms,
-                                    conv_backward,
-                                    tile_order};
-  const HadamardConfig config = parse(kOp, arguments);
+    double range_fraction, optional<c10::SymInt> seed, c10::string_view conv_backward, c10::string_view tile_order) {
+  const HadamardConfig config =
+      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+                  backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste,
+                  stochastic, range_fraction, conv_backward, tile_order});
   const auto floats = [](const char* name, const Tensor& t) {
     check_floating(kOp, name, t);
     return t.to(at::kFloat);
@@ -317,13 +299,13 @@ std::tuple<Tensor, Tensor, Tensor> hadamard_conv2d_batch_norm(
   const Tensor image = floats("x", x), kernel = floats("weight", weight);
   const Tensor gamma = floats("norm_weight", norm_weight), beta = floats("norm_bias", norm_bias);
   const optional<Tensor> added = residual ? optional<Tensor>(floats("residual", *residual)) : std::nullopt;
-  static const auto forward = c10::Dispatcher::singleton()
-                                  .findSchemaOrThrow("quintil::_hadamard_conv2d_batch_norm_forward", "")
-                                  .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                                 const optional<Tensor>&, SizesRef, SizesRef, SizesRef, at::IntArrayRef,
-                                                 bool, double, at::ArrayRef<double>, optional<c10::SymInt>)>();
+  static const auto forward =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("quintil::_hadamard_conv2d_batch_norm_forward", "")
+          .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const optional<Tensor>&, SizesRef,
+                         SizesRef, SizesRef, at::IntArrayRef, bool, double, double, optional<c10::SymInt>)>();
   const auto result = forward.call(image, kernel, gamma, beta, added, stride, padding, dilation, config.encode(), relu,
-                                   eps, arguments.ranges(), seed);
+                                   eps, range_fraction, seed);
   return {std::get<0>(result).to(x.scalar_type()), std::get<1>(result), std::get<2>(result)};
 }
 

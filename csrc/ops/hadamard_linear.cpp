@@ -43,7 +43,7 @@ c10::SymInt batch_of(const Tensor& x) {  // all dimensions but the last
 using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 Forward forward_cpu(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef options,
-                    at::ArrayRef<double> ranges, optional<int64_t> seed, bool save) {
+                    double range_fraction, optional<int64_t> seed, bool save) {
   check_forward(x, weight, bias, seed);
   check_finite(kOp, "x", x);
   check_finite(kOp, "weight", weight);
@@ -52,12 +52,12 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const optional<Tensor
   const Tensor offsets = bias ? bias->contiguous() : Tensor();
   const int64_t k = weight.size(1), n = weight.size(0), batch = batch_of(x).expect_int();
   Workspace scratch;
-  const OperandRanges rules = OperandRanges::decode(ranges);
+  const auto fraction = static_cast<float>(range_fraction);
   const auto site = [&](Site s) { return draw_for(seed, s, config.rounds_stochastically(s)); };
   const CodeMatrix xc =
-      quantize_operand(scratch, rows.const_data_ptr<float>(), batch, k, config, rules.x, site(Site::kForwardInput));
-  const CodeMatrix wc = quantize_operand(scratch, columns.const_data_ptr<float>(), n, k, config, rules.weight,
-                                         site(Site::kForwardWeight));
+      quantize_operand(scratch, rows.const_data_ptr<float>(), batch, k, config, fraction, site(Site::kForwardInput));
+  const CodeMatrix wc =
+      quantize_operand(scratch, columns.const_data_ptr<float>(), n, k, config, fraction, site(Site::kForwardWeight));
   Tensor y = at::empty_symint(output_sizes(x, n), x.options());
   Out out;
   out.f32 = y.mutable_data_ptr<float>();
@@ -69,7 +69,7 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const optional<Tensor
 }
 
 Forward forward_meta(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, at::IntArrayRef options,
-                     at::ArrayRef<double>, optional<c10::SymInt> seed, bool save) {
+                     double, optional<c10::SymInt> seed, bool save) {
   check_forward(x, weight, bias, seed);
   const int64_t bits = HadamardConfig::decode(options).bits;
   const auto bytes = x.options().dtype(at::kByte);
@@ -142,33 +142,17 @@ Tensor hadamard_linear(const Tensor& x, const Tensor& weight, const optional<Ten
                        optional<int64_t> weight_gradient_accumulator_bits, int64_t backward_tile_size,
                        c10::string_view accumulate, c10::string_view overflow, c10::string_view hadamard,
                        int64_t hadamard_block, bool requantize, c10::string_view dc_row, c10::string_view ste,
-                       c10::string_view stochastic, double range_fraction, double activation_range_rms,
-                       double weight_range_rms, double backward_range_rms, optional<c10::SymInt> seed) {
-  const HadamardArguments arguments{bits,
-                                    accumulator_bits,
-                                    tile_size,
-                                    backward_accumulator_bits,
-                                    weight_gradient_accumulator_bits,
-                                    backward_tile_size,
-                                    accumulate,
-                                    overflow,
-                                    hadamard,
-                                    hadamard_block,
-                                    requantize,
-                                    dc_row,
-                                    ste,
-                                    stochastic,
-                                    range_fraction,
-                                    activation_range_rms,
-                                    weight_range_rms,
-                                    backward_range_rms};
-  const HadamardConfig config = parse(kOp, arguments);
+                       c10::string_view stochastic, double range_fraction, optional<c10::SymInt> seed) {
+  const HadamardConfig config =
+      parse(kOp, {bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
+                  backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste,
+                  stochastic, range_fraction});
   const FloatOperands t = float_operands(kOp, x, weight, bias);
   static const auto forward = c10::Dispatcher::singleton()
                                   .findSchemaOrThrow("quintil::_hadamard_linear_forward", "")
                                   .typed<Forward(const Tensor&, const Tensor&, const optional<Tensor>&, at::IntArrayRef,
-                                                 at::ArrayRef<double>, optional<c10::SymInt>, bool)>();
-  const auto result = forward.call(t.x, t.weight, t.bias, config.encode(), arguments.ranges(), seed, t.needs_gradient);
+                                                 double, optional<c10::SymInt>, bool)>();
+  const auto result = forward.call(t.x, t.weight, t.bias, config.encode(), range_fraction, seed, t.needs_gradient);
   return std::get<0>(result).to(x.scalar_type());
 }
 

@@ -1,7 +1,6 @@
 #include "csrc/ops/hadamard_options.h"
 
 #include <array>
-#include <bit>
 #include <string>
 
 #include "csrc/ops/check.h"
@@ -44,12 +43,6 @@ void parse_backward(const char* op, const HadamardArguments& a, HadamardConfig& 
       width("weight_gradient_accumulator_bits", a.weight_gradient_accumulator_bits, c.input_gradient.bits);
 }
 
-// Which elements the bound clamped is not kept.
-void parse_range_rms(const char* op, const char* name, double rms, Ste ste) {
-  check_range_rms(op, name, rms);
-  TORCH_CHECK_VALUE(rms == 0 || ste != Ste::kClip, op, ": expected ", name, " to be 0 with ste='clip', got ", rms);
-}
-
 }  // namespace
 
 bool HadamardConfig::backward_is_stochastic() const {
@@ -73,12 +66,11 @@ std::vector<int64_t> HadamardConfig::encode() const {
           channels_last_taps,
           static_cast<int64_t>(ste),
           weight_gradient.bits,
-          dc_row_apart,
-          std::bit_cast<int64_t>(backward_range_rms)};
+          dc_row_apart};
 }
 
 HadamardConfig HadamardConfig::decode(at::IntArrayRef v) {
-  TORCH_CHECK_VALUE(v.size() == 17, "quintil: expected options to hold 17 integers, got ", v.size());
+  TORCH_CHECK_VALUE(v.size() == 16, "quintil: expected options to hold 16 integers, got ", v.size());
   HadamardConfig c;
   c.bits = v[0];
   c.forward = {v[1], v[2], v[5] != 0, v[6] != 0};
@@ -91,14 +83,7 @@ HadamardConfig HadamardConfig::decode(at::IntArrayRef v) {
   c.channels_last_taps = v[12] != 0;
   c.ste = static_cast<Ste>(v[13]);
   c.dc_row_apart = v[15] != 0;
-  c.backward_range_rms = std::bit_cast<double>(v[16]);
   return c;
-}
-
-OperandRanges OperandRanges::decode(at::ArrayRef<double> v) {
-  TORCH_CHECK_VALUE(v.size() == 3, "quintil: expected ranges to hold 3 numbers, got ", v.size());
-  const auto fraction = static_cast<float>(v[0]);
-  return {{fraction, v[1]}, {fraction, v[2]}};
 }
 
 Accumulator parse_accumulator(const char* op, int64_t tile_size, int64_t accumulator_bits, std::string_view accumulate,
@@ -136,10 +121,6 @@ HadamardConfig parse(const char* op, const HadamardArguments& a) {
   c.stochastic = parse_sites(op, a.stochastic);
   TORCH_CHECK_VALUE(a.range_fraction > 0 && a.range_fraction <= 1, op, ": expected range_fraction in (0, 1], got ",
                     a.range_fraction);
-  parse_range_rms(op, "activation_range_rms", a.activation_range_rms, c.ste);
-  parse_range_rms(op, "weight_range_rms", a.weight_range_rms, c.ste);
-  check_range_rms(op, "backward_range_rms", a.backward_range_rms);
-  c.backward_range_rms = a.backward_range_rms;
   c.per_sample = check_name(op, "conv_backward", a.conv_backward, {"per_sample", "batch"}) == 0;
   c.channels_last_taps = check_name(op, "tile_order", a.tile_order, {"khwc", "chw"}) == 0;
   return c;

@@ -11,7 +11,6 @@
 
 #include "csrc/ops/code_matrix.h"
 #include "csrc/ops/matmul_plan.h"
-#include "csrc/ops/operand_range.h"
 
 namespace quintil::ops {
 
@@ -29,20 +28,12 @@ struct HadamardConfig {
   bool per_sample = true;
   bool channels_last_taps = true;
   Ste ste = Ste::kIdentity;
-  double backward_range_rms = 0;  // the bound on the ranges of B1, and of B2 where first rows are apart; 0 = none
 
   bool rounds_stochastically(Site site) const { return (stochastic >> static_cast<int64_t>(site) & 1) != 0; }
   bool backward_is_stochastic() const;
 
   std::vector<int64_t> encode() const;
   static HadamardConfig decode(at::IntArrayRef values);
-};
-
-// The ranges of the forward's operands, as they pass through the dispatcher: {fraction, rms of x, rms of the weight}.
-struct OperandRanges {
-  RangeRule x, weight;
-
-  static OperandRanges decode(at::ArrayRef<double> values);
 };
 
 // The arguments of the schemas in their order. Throws ValueError or NotImplementedError naming `op` and the argument.
@@ -62,13 +53,8 @@ struct HadamardArguments {
   std::string_view ste;
   std::string_view stochastic;
   double range_fraction;
-  double activation_range_rms;
-  double weight_range_rms;
-  double backward_range_rms;
   std::string_view conv_backward = "per_sample";
   std::string_view tile_order = "khwc";
-
-  std::vector<double> ranges() const { return {range_fraction, activation_range_rms, weight_range_rms}; }
 };
 HadamardConfig parse(const char* op, const HadamardArguments& arguments);
 

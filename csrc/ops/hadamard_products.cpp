@@ -83,9 +83,9 @@ void check_layer(const char* op, const at::Tensor& x, const at::Tensor& weight, 
 }
 
 CodeMatrix quantize_operand(Workspace& scratch, const float* x, int64_t rows, int64_t cols,
-                            const HadamardConfig& config, RangeRule rule, std::optional<Draw> draw) {
-  const AbsMax range = operand_range(x, rows * cols, rule);
-  const Quantizer q = dynamic_quantizer(range, 1.0f, config.bits, range.negative != 0, true, draw);
+                            const HadamardConfig& config, float range_fraction, std::optional<Draw> draw) {
+  const AbsMax range = absmax(x, rows * cols);
+  const Quantizer q = dynamic_quantizer(range, range_fraction, config.bits, range.negative != 0, true, draw);
   CodeMatrix codes{nullptr, rows, cols, row_bytes(cols), q.grid.zero, q.grid.hi, q.step};
   codes.data = scratch.take<uint8_t>(rows * codes.ld);
   quantize_matrix(q, x, rows, cols, cols, {}, codes.data, codes.ld);
@@ -172,8 +172,7 @@ PackedRight pack_weight(const char* op, Workspace& scratch, const CodeMatrix& we
 InputGradWeight prepare_input_gradient(const char* op, Workspace& scratch, const HadamardConfig& config,
                                        const CodeMatrix& weight, std::optional<int64_t> seed) {
   const auto draw = draw_for(seed, Site::kInputGradWeight, config.rounds_stochastically(Site::kInputGradWeight));
-  const TransformedCodes wt = transform_codes(scratch, config.blocks, weight, config.bits, config.requantize,
-                                              config.backward_range_rms, draw, {});
+  const TransformedCodes wt = transform_codes(scratch, config.blocks, weight, config.bits, config.requantize, draw, {});
   return {pack_right(op, scratch, right_of(wt), gradient_layout(config.bits), wt.rows, wt.cols, config.input_gradient),
           wt.step};
 }
@@ -183,11 +182,7 @@ CodeMatrix quantize_input_gradient(Workspace& scratch, const HadamardConfig& con
   const auto draw = draw_for(seed, Site::kInputGradGrad, config.rounds_stochastically(Site::kInputGradGrad));
   const int64_t cols = config.blocks.padded(n);
   const TransformedFloats z = transform_cols_axis(scratch, config.blocks, grad, rows, n);
-  AbsMax range = z.range;
-  if (config.backward_range_rms > 0) {
-    range = bounded_range(range, sum_of_squares(z.data, rows * cols), rows * cols, config.backward_range_rms);
-  }
-  const Quantizer q = dynamic_quantizer(range, 1.0f, config.bits, true, true, draw);
+  const Quantizer q = dynamic_quantizer(z.range, 1.0f, config.bits, true, true, draw);
   CodeMatrix codes{nullptr, rows, cols, row_bytes(cols), q.grid.zero, q.grid.hi, q.step};
   codes.data = scratch.take<uint8_t>(rows * codes.ld);
   quantize_matrix(q, z.data, rows, cols, cols, place, codes.data, codes.ld);

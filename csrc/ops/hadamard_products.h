@@ -11,7 +11,6 @@
 #include "csrc/ops/code_matrix.h"
 #include "csrc/ops/hadamard_options.h"
 #include "csrc/ops/matmul_plan.h"
-#include "csrc/ops/operand_range.h"
 
 namespace quintil::ops {
 
@@ -30,7 +29,7 @@ void check_layer(const char* op, const at::Tensor& x, const at::Tensor& weight, 
 // Dynamic codes of float data [rows, cols], unsigned unless an element is negative [H1, H2]. Rows are padded to a
 // multiple of four bytes, as a left operand wants them.
 CodeMatrix quantize_operand(Workspace& scratch, const float* x, int64_t rows, int64_t cols,
-                            const HadamardConfig& config, RangeRule rule, std::optional<Draw> draw);
+                            const HadamardConfig& config, float range_fraction, std::optional<Draw> draw);
 
 // Codes for the backward: two per byte up to 4 bits, else one; and the steps and zeros of both operands.
 at::Tensor save_codes(const CodeMatrix& codes, int64_t bits);

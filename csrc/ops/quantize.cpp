@@ -4,7 +4,6 @@
 
 #include "csrc/ops/check.h"
 #include "csrc/ops/code_matrix.h"
-#include "csrc/ops/operand_range.h"
 #include "csrc/quantizers/uniform.h"
 
 namespace quintil::ops {
@@ -16,14 +15,13 @@ using std::optional;
 
 constexpr const char* kOp = "quantize";
 
-void check_quantize(const Tensor& x, int64_t bits, double range_fraction, double range_rms,
-                    const optional<Tensor>& scale, const optional<c10::SymInt>& seed) {
+void check_quantize(const Tensor& x, int64_t bits, double range_fraction, const optional<Tensor>& scale,
+                    const optional<c10::SymInt>& seed) {
   check_floating(kOp, "x", x);
   check_seed_value(kOp, seed);
   check_range(kOp, "bits", bits, 2, 8);
   TORCH_CHECK_VALUE(range_fraction > 0 && range_fraction <= 1, kOp, ": expected range_fraction in (0, 1], got ",
                     range_fraction);
-  check_range_rms(kOp, "range_rms", range_rms);
   if (!scale) return;
   check_floating(kOp, "scale", *scale);
   TORCH_CHECK_VALUE(scale->dim() == 0 || (scale->dim() == 1 && x.dim() >= 1 && scale->sym_size(0) == x.sym_size(0)),
@@ -43,9 +41,9 @@ CodeGrid given_grid(float step, int64_t bits, bool is_signed, bool narrow) {
 
 using Result = std::tuple<Tensor, Tensor>;
 
-Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, double range_fraction, double range_rms,
+Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, double range_fraction,
                     const optional<Tensor>& scale, optional<int64_t> seed) {
-  check_quantize(x, bits, range_fraction, range_rms, scale, seed);
+  check_quantize(x, bits, range_fraction, scale, seed);
   check_finite(kOp, "x", x);
   const bool in_order = keeps_order(scale, seed.has_value());
   const auto options = x.options().dtype(is_signed ? at::kChar : at::kByte);
@@ -58,8 +56,8 @@ Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, 
   const int64_t cols = x.dim() == 0 ? 1 : x.size(-1), rows = cols == 0 ? 0 : x.numel() / cols;
   const auto draw = draw_for(seed, Site::kSingle, true);
   if (!scale) {
-    const AbsMax range = operand_range(values, data.numel(), {static_cast<float>(range_fraction), range_rms});
-    Quantizer q = dynamic_quantizer(range, 1.0f, bits, is_signed, false, draw);
+    Quantizer q = dynamic_quantizer(absmax(values, data.numel()), static_cast<float>(range_fraction), bits, is_signed,
+                                    false, draw);
     q.grid.lo = given_grid(q.step, bits, is_signed, narrow).lo;
     quantize_matrix(q, values, rows, cols, cols, {}, out, cols);
     return {codes, at::scalar_tensor(q.step, data.options())};
@@ -81,9 +79,9 @@ Result quantize_cpu(const Tensor& x, int64_t bits, bool is_signed, bool narrow, 
   return {codes, steps.clone()};
 }
 
-Result quantize_meta(const Tensor& x, int64_t bits, bool is_signed, bool, double range_fraction, double range_rms,
+Result quantize_meta(const Tensor& x, int64_t bits, bool is_signed, bool, double range_fraction,
                      const optional<Tensor>& scale, optional<c10::SymInt> seed) {
-  check_quantize(x, bits, range_fraction, range_rms, scale, seed);
+  check_quantize(x, bits, range_fraction, scale, seed);
   const auto floats = x.options().dtype(at::kFloat);
   const auto options = x.options().dtype(is_signed ? at::kChar : at::kByte);
   return {keeps_order(scale, seed.has_value()) ? at::empty_like(x, options) : at::empty_symint(x.sym_sizes(), options),

@@ -8,7 +8,6 @@
 
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/hadamard_products.h"
-#include "csrc/ops/operand_range.h"
 
 namespace quintil::ops {
 
@@ -53,16 +52,6 @@ Ranges ranges_of(const T* x, const Layout& l) {
       [](Ranges a, Ranges b) { return Ranges{larger(a.first, b.first), larger(a.rest, b.rest)}; });
 }
 
-// The range of the others, bounded; sums run block after block.
-template <class T>
-AbsMax bounded_rest(const AbsMax& rest, const T* x, const Layout& l, double rms) {
-  if (rms == 0) return rest;
-  const int64_t n = (l.order - 1) * l.cols;
-  double squares = 0;
-  for (int64_t b = 0; b < l.blocks; ++b) squares += sum_of_squares(x + b * l.block_size() + l.cols, n);
-  return bounded_range(rest, squares, l.blocks * n, rms);
-}
-
 // The operands of both products on one side, and their steps.
 template <class Operand>
 struct Sides {
@@ -71,11 +60,10 @@ struct Sides {
 };
 
 template <class T>
-Sides<Right> quantize_input(Workspace& scratch, const HadamardConfig& config, const T* x, const Layout& l,
-                            std::optional<Draw> draw, DrawRows place) {
+Sides<Right> quantize_input(Workspace& scratch, const T* x, const Layout& l, int64_t bits, std::optional<Draw> draw,
+                            DrawRows place) {
   const Ranges ranges = ranges_of(x, l);
-  const AbsMax range = bounded_rest(ranges.rest, x, l, config.backward_range_rms);
-  const Quantizer rest = dynamic_quantizer(range, 1.0f, config.bits, true, false, draw);
+  const Quantizer rest = dynamic_quantizer(ranges.rest, 1.0f, bits, true, false, draw);
   const Quantizer first = dynamic_quantizer(ranges.first, 1.0f, kFirstRowBits, true, false, std::nullopt);
   auto* codes = scratch.take<uint8_t>(l.rows() * l.cols);
   quantize_matrix(rest, x, l.rows(), l.cols, l.cols, place, codes, l.cols);
@@ -91,11 +79,11 @@ Sides<Right> quantize_input(Workspace& scratch, const HadamardConfig& config, co
 Sides<Right> input_sides(Workspace& scratch, const HadamardConfig& config, const CodeMatrix& x, const Layout& l,
                          std::optional<Draw> draw, DrawRows place) {
   const TransformedIntegers z = transform_integers(scratch, config.blocks, x, config.requantize);
-  if (z.narrow != nullptr) return quantize_input(scratch, config, z.narrow, l, draw, place);
+  if (z.narrow != nullptr) return quantize_input(scratch, z.narrow, l, config.bits, draw, place);
   if (config.requantize) {
     auto* real = scratch.take<float>(l.rows() * l.cols);
     std::copy_n(z.wide, l.rows() * l.cols, real);
-    return quantize_input(scratch, config, real, l, draw, place);
+    return quantize_input(scratch, real, l, config.bits, draw, place);
   }
   return {{nullptr, l.cols, 1, z.bound, z.wide}, {nullptr, l.block_size(), 1, z.bound, z.wide}};
 }
@@ -106,9 +94,8 @@ Sides<Left> gradient_sides(Workspace& scratch, const HadamardConfig& config, con
   const bool stochastic = config.rounds_stochastically(Site::kWeightGradGrad);
   const float* z = transform_rows_axis(scratch, config.blocks, grad, rows, l.cols).data;
   const Ranges ranges = ranges_of(z, l);
-  const AbsMax range = bounded_rest(ranges.rest, z, l, config.backward_range_rms);
   const Quantizer rest =
-      dynamic_quantizer(range, 1.0f, config.bits, true, true, draw_for(seed, Site::kWeightGradGrad, stochastic));
+      dynamic_quantizer(ranges.rest, 1.0f, config.bits, true, true, draw_for(seed, Site::kWeightGradGrad, stochastic));
   const Quantizer first =
       dynamic_quantizer(ranges.first, 1.0f, kFirstRowBits, true, true, draw_for(seed, Site::kWeightGradDc, stochastic));
   auto* codes = scratch.take<uint8_t>(l.rows() * l.cols);
@@ -162,8 +149,7 @@ WeightGradProduct prepare_weight_gradient(const char* op, Workspace& scratch, co
   }
   const auto x_draw = draw_for(seed, Site::kWeightGradInput, config.rounds_stochastically(Site::kWeightGradInput));
   const auto g_draw = draw_for(seed, Site::kWeightGradGrad, config.rounds_stochastically(Site::kWeightGradGrad));
-  const TransformedCodes xt =
-      transform_codes(scratch, config.blocks, x, config.bits, config.requantize, 0.0, x_draw, place);
+  const TransformedCodes xt = transform_codes(scratch, config.blocks, x, config.bits, config.requantize, x_draw, place);
   const TransformedFloats z = transform_rows_axis(scratch, config.blocks, grad, x.rows, n);
   const Quantizer q = dynamic_quantizer(z.range, 1.0f, config.bits, true, true, g_draw);
   auto* codes = scratch.take<uint8_t>(xt.rows * n);

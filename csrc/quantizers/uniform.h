@@ -15,17 +15,15 @@ inline int32_t largest_code(int64_t bits, bool is_signed) {
   return static_cast<int32_t>(is_signed ? (int64_t{1} << (bits - 1)) - 1 : (int64_t{1} << bits) - 1);
 }
 
-constexpr uint32_t kInfinityBits = 0x7F800000u;
-
 // [H1] step = m / Q with m = fraction * max|x|; NaN where max|x| is not finite (N10).
 inline float dynamic_step(uint32_t absmax_bits, float fraction, int32_t top) {
-  if (absmax_bits >= kInfinityBits) return std::bit_cast<float>(0x7FC00000u);
+  if (absmax_bits >= 0x7F800000u) return std::bit_cast<float>(0x7FC00000u);
   return fraction * std::bit_cast<float>(absmax_bits) / static_cast<float>(top);
 }
 
 // [H8] the stochastic quantisers cap the range.
 inline float stochastic_step(uint32_t absmax_bits, float fraction, int32_t top) {
-  if (absmax_bits >= kInfinityBits) return std::bit_cast<float>(0x7FC00000u);
+  if (absmax_bits >= 0x7F800000u) return std::bit_cast<float>(0x7FC00000u);
   return std::fmin(fraction * std::bit_cast<float>(absmax_bits), kStochasticCap) / static_cast<float>(top);
 }
 

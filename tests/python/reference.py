@@ -38,9 +38,6 @@ class Options:
     ste: str = "identity"
     stochastic: str = "b1g,b2a,b2g"
     range_fraction: float = 0.975
-    activation_range_rms: float = 0.0
-    weight_range_rms: float = 0.0
-    backward_range_rms: float = 0.0
     conv_backward: str = "per_sample"
     tile_order: str = "khwc"
     exact: bool = False  # every quantiser the identity, no register: not an option of the ops
@@ -183,7 +180,6 @@ def quantize(
     signed: bool | None = True,
     narrow: bool = True,
     range_fraction: float = 1.0,
-    range_rms: float = 0.0,
     scale: Tensor | None = None,
     seed: int | None = None,
     site: int = 0,
@@ -205,11 +201,7 @@ def quantize(
     largest = x.abs().max()
     if not torch.isfinite(largest):
         return torch.zeros(x.shape, dtype=torch.int64), torch.tensor(math.nan)
-    span = torch.tensor(range_fraction) * largest
-    if range_rms > 0:
-        bound = range_rms * math.sqrt(math.fsum(v * v for v in x.double().flatten().tolist()) / x.numel())
-        span = span.clamp(max=torch.tensor(bound).float())
-    scale = span.clamp(max=cap) / torch.tensor(float(high))
+    scale = (torch.tensor(range_fraction) * largest.clamp(max=cap)) / torch.tensor(float(high))
     return codes_at_scale(x, scale, low, high, seed, site, first_row, run), scale
 
 
@@ -366,9 +358,7 @@ def forward_codes(z: Tensor, site: str, o: Options, seed: int | None) -> tuple[T
     if o.exact:
         return z, torch.ones((), dtype=z.dtype)
     draws = seed if o.is_stochastic(site) else None
-    rms = o.weight_range_rms if site == "fw" else o.activation_range_rms
-    ranges = {"range_fraction": o.range_fraction, "range_rms": rms}
-    return quantize(z, o.bits, signed=None, **ranges, seed=draws, site=SITES[site])
+    return quantize(z, o.bits, signed=None, range_fraction=o.range_fraction, seed=draws, site=SITES[site])
 
 
 def multiply(a: Tensor, b: Tensor, o: Options, register: dict) -> Tensor:
@@ -387,11 +377,9 @@ def backward_operand(
     out = out.float()
     if o.hadamard == "binary":
         out = out * block_normalisers(n).unsqueeze(1 - dim)
-    rms = o.backward_range_rms if site in ("b1w", "b1g") else 0.0
     if not o.is_stochastic(site):
-        return quantize(out, o.bits, range_rms=rms)
-    place = {"site": SITES[site], "first_row": first_row, "run": run}
-    return quantize(out, o.bits, range_rms=rms, seed=seed, **place, cap=STOCHASTIC_CAP)
+        return quantize(out, o.bits)
+    return quantize(out, o.bits, seed=seed, site=SITES[site], first_row=first_row, run=run, cap=STOCHASTIC_CAP)
 
 
 def input_product(
@@ -413,14 +401,13 @@ def first_rows_apart(
     first_row: int,
     run: int,
     order: int,
-    rms: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """[H23] codes of the rows that are not the first of a block of `order`, 0 for those that are, and their step; then the
     8-bit codes of the first rows and theirs. A site of None rounds to nearest."""
     blocks = z.reshape(-1, order, z.size(1))
     steps = [
-        quantize(part, width, range_rms=bound, cap=math.inf if place is None else STOCHASTIC_CAP)[1]
-        for part, width, place, bound in ((blocks[:, 1:], bits, site, rms), (blocks[:, 0], 8, first_site, 0.0))
+        quantize(part, width, cap=math.inf if place is None else STOCHASTIC_CAP)[1]
+        for part, width, place in ((blocks[:, 1:], bits, site), (blocks[:, 0], 8, first_site))
     ]
     high = 2 ** (bits - 1) - 1
     rest = codes_at_scale(z, steps[0], -high, high, seed if site else None, SITES[site or "single"], first_row, run)
@@ -443,13 +430,13 @@ def weight_product_apart(
     a_site, g_site, first_site = (
         name if o.is_stochastic(name.split()[0]) else None for name in ("b2a", "b2g", "b2g first rows")
     )
-    x, gradient, rms = transformed(xc), transformed(g), o.backward_range_rms
+    x, gradient = transformed(xc), transformed(g)
     if o.requantize:
-        xr, s3, xd, u3 = first_rows_apart(x.float(), o.bits, a_site, None, seed, first_row, run, order, rms)
+        xr, s3, xd, u3 = first_rows_apart(x.float(), o.bits, a_site, None, seed, first_row, run, order)
     else:
         one = torch.tensor(1.0)
         xr, s3, xd, u3 = x, one, x.reshape(-1, order, x.size(1))[:, 0], one
-    gr, s4, gd, u4 = first_rows_apart(gradient, o.bits, g_site, first_site, seed, first_row, run, order, rms)
+    gr, s4, gd, u4 = first_rows_apart(gradient, o.bits, g_site, first_site, seed, first_row, run, order)
     rest = rescale(multiply(gr.t(), xr, o, o.backward_register(weight_gradient=True)), s4, s3)
     first = rescale((gd.t().double() @ xd.double()).to(torch.int64), u4, u3)
     return rescale(rest + first, sx, 1.0 / order)

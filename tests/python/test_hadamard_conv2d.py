@@ -108,15 +108,6 @@ def test_straight_through_variants(ste):
     check(GEOMETRIES[2], replace(o, conv_backward="batch", tile_order="chw"), seed=1, signed=False)
 
 
-def test_ranges_in_root_mean_squares():
-    o = Options(activation_range_rms=2.0, weight_range_rms=1.2, tile_size=16)
-    for geometry in (GEOMETRIES[1], GEOMETRIES[6]):
-        check(geometry, o, seed=3, signed=False)
-        check(geometry, replace(o, conv_backward="batch", tile_order="chw"), seed=3)
-        for dc_row in ("together", "separate"):
-            check(geometry, replace(o, backward_range_rms=2.0, dc_row=dc_row), seed=3, signed=False)
-
-
 def test_without_requantisation():
     for hadamard in ("divisor", "padded", "none", "none_scaled"):
         check(GEOMETRIES[1], Options(requantize=False, hadamard=hadamard), seed=2, signed=False)

@@ -113,23 +113,6 @@ def test_straight_through_variants(ste, fraction):
         assert bool((got[0][x.abs() > 3] == 0).all()) and bool((got[0] != 0).any())
 
 
-@pytest.mark.parametrize("stochastic", ["b1g,b2a,b2g", "fw,fa,b1w,b1g,b2a,b2g"])
-def test_ranges_in_root_mean_squares(stochastic):
-    for ranges in (dict(activation_range_rms=1.5), dict(weight_range_rms=1.2, activation_range_rms=4.0, tile_size=8)):
-        for signed in (True, False):
-            check(20, 300, 37, Options(stochastic=stochastic, **ranges), seed=1, signed=signed)
-
-
-@pytest.mark.parametrize("hadamard", ["divisor", "padded", "binary", "none"])
-def test_backward_ranges_in_root_mean_squares(hadamard):
-    for stochastic in ("", "b1g,b2a,b2g", "b1w,b1g,b2a,b2g"):
-        o = Options(backward_range_rms=1.5, hadamard=hadamard, stochastic=stochastic)
-        check(72, 61, 40, o, seed=2, signed=False)
-        if hadamard in ("divisor", "padded"):
-            check(72, 61, 40, replace(o, dc_row="separate"), seed=2, signed=False)
-            check(72, 61, 40, replace(o, dc_row="separate", requantize=False), seed=2)
-
-
 @pytest.mark.parametrize("hadamard", ["divisor", "padded", "none", "none_scaled"])
 def test_without_requantisation(hadamard):
     for signed in (True, False):

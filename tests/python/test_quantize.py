@@ -31,20 +31,6 @@ def test_nearest_equals_reference(bits, signed, narrow):
             check(torch.randn(shape) * 3, bits, signed=signed, narrow=narrow, range_fraction=fraction)
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_a_range_is_at_most_some_root_mean_squares(signed):
-    for shape in SHAPES:
-        x = torch.randn(shape) * 3
-        for rms in (0.5, 2.8, 1e6):
-            check(x if signed else x.relu(), 4, signed=signed, range_fraction=0.975, range_rms=rms)
-    x = torch.tensor([1.0, -1.0, 1.0, 9.0])  # root mean square sqrt(21)
-    assert float(F.quantize(x, 4, range_rms=1.0)[1]) == pytest.approx(21**0.5 / 7)
-    assert float(F.quantize(x, 4, range_rms=5.0)[1]) == pytest.approx(9 / 7)
-    for broken in (float("nan"), float("inf")):
-        codes, scale = F.quantize(torch.tensor([1.0, broken]), 4, range_rms=2.0)
-        assert codes.tolist() == [0, 0] and bool(scale.isnan())
-
-
 @pytest.mark.parametrize(
     "values, codes, step",
     [

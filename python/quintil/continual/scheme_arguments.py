@@ -27,9 +27,8 @@ _SITES = {
 }  # fmt: skip
 # Options that are fields of HDQT.
 _PLAIN = (
-    "bits", "accumulator_bits", "tile_size", "range_fraction", "activation_range_rms", "weight_range_rms",
-    "backward_range_rms", "requantize", "weight_quantizer", "dc_row", "backward_accumulator_bits",
-    "weight_gradient_accumulator_bits",
+    "bits", "accumulator_bits", "tile_size", "range_fraction", "requantize", "weight_quantizer", "dc_row",
+    "backward_accumulator_bits", "weight_gradient_accumulator_bits",
 )  # fmt: skip
 _HDQT_OPTIONS = (*_PLAIN, "paper_compat", "hadamard_off", "acc_fwd", "acc_bwd", *_SITES)
 _SITE_FLAGS = {
@@ -55,12 +54,6 @@ def add_scheme_arguments(group: Any, flag: Flag) -> None:
     )
     group.add_argument("--tile_size", "--quantBlockSize", type=int, help="products per accumulator tile (32; luq 0)")
     group.add_argument("--range_fraction", "--quantile", type=float, help="clipped share of max|x| (0.975)")
-    for name in ("activation", "weight", "backward"):
-        group.add_argument(
-            f"--{name}_range_rms",
-            type=float,
-            help=f"largest range of {name} operands in root mean squares (0 = no bound)",
-        )
     group.add_argument("--weight_quantizer", choices=WEIGHT_QUANTIZERS, help="what a weight's codes are (absmax)")
     group.add_argument(
         "--dc_row", choices=DC_ROWS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 from quintil.schemes import FP134, HDQT, LUQ
 
@@ -92,16 +92,19 @@ def baselines() -> Study:
 
 def best_search() -> Study:
     """Ranges, tiles and roundings that could make up for what is lost, chosen on a validation side alone."""
-    ranges: dict[str, Any] = {"range_fraction": 1.0, "weight_range_rms": 2.8, "activation_range_rms": 7.0}
     tiles = [hdqt(f"tiles of {t}", tile_size=t, backward_tile_size=t) for t in (16, 8)]
-    forward = [hdqt(f"bounded ranges, forward tiles of {tile}", **ranges, tile_size=tile) for tile in (32, 16, 8)]
-    bounded: dict[str, Any] = {**ranges, "tile_size": 16, "backward_tile_size": 16}
-    both = [
-        hdqt("bounded ranges, tiles of 16", **bounded),
-        hdqt("bounded ranges, tiles of 16, b1w stochastic", **bounded, stochastic=("b1w", "b1g", "b2a", "b2g")),
-        hdqt("bounded ranges, tiles of 16, first rows apart", **bounded, dc_row="separate"),
-        hdqt("bounded ranges, also of B1, tiles of 16", **bounded, backward_range_rms=3.2),
-        hdqt("bounded ranges, no limits", **ranges, accumulator_bits=UNLIMITED),
+    forward = [
+        hdqt(f"range {part}, forward tiles of {tile}", range_fraction=part, tile_size=tile, backward_tile_size=16)
+        for part in (0.8, 0.7, 0.5)
+        for tile in (32, 16, 8)
+        if (part, tile) != (0.7, 8)  # HDQT.best()
+    ]
+    best = HDQT.best()
+    changed = [
+        Arm("best, first rows apart", dataclasses.replace(best, dc_row="separate")),
+        Arm("best, b1w stochastic", dataclasses.replace(best, stochastic=("b1w", "b1g", "b2a", "b2g"))),
+        Arm("best, blocks of 16", dataclasses.replace(best, hadamard_block=16)),
+        Arm("best, no limits", dataclasses.replace(best, accumulator_bits=UNLIMITED)),
     ]
     levels = [hdqt(f"VecQ weights, tiles of {t}", weight_quantizer="vecq", tile_size=t) for t in (32, 8)]
     return Study(
@@ -117,7 +120,7 @@ def best_search() -> Study:
             BEST,
             *tiles,
             *forward,
-            *both,
+            *changed,
             *levels,
         ),
         datasets=("cifar100",),

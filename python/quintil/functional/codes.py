@@ -24,7 +24,6 @@ def quantize(
     signed: bool | None = None,
     narrow: bool = True,
     range_fraction: float = 1.0,
-    range_rms: float = 0.0,
     scale: Tensor | None = None,
     generator: Generator | None = None,
     seed: int | None = None,
@@ -33,8 +32,7 @@ def quantize(
 
     x: float tensor of any shape. bits: 2..8. signed: codes -Q..Q in int8, Q = 2^(bits-1)-1 (-Q-1..Q if not `narrow`),
     or 0..2^bits-1 in uint8; None = signed iff any x < 0. scale: given step, 0-dim or one per x.size(0); without it the
-    step is one for the tensor, range_fraction * max|x| / Q, and where range_rms is not 0 no more than range_rms * (root
-    mean square of x) / Q.
+    step is range_fraction * max|x| / Q, one for the tensor.
     Returns codes of x's shape and the float32 step(s). They round half to even; with `seed`, or a seed drawn from
     `generator`, stochastically. Not differentiable. NaN or Inf in x gives codes 0 and a NaN step.
     """
@@ -42,10 +40,7 @@ def quantize(
         signed = bool((x < 0).any())
     if seed is None and generator is not None:
         seed = draw_seed(generator)
-    return _quantize(
-        x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, range_rms=range_rms, scale=scale,
-        seed=seed,
-    )  # fmt: skip
+    return _quantize(x, bits, signed=signed, narrow=narrow, range_fraction=range_fraction, scale=scale, seed=seed)
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:

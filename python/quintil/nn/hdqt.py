@@ -78,11 +78,10 @@ class _HadamardLayer(SwappedLayer):
     def pack(self) -> dict[str, Tensor]:
         """Codes and step of the forward, and the element of the largest size, from which the range follows [H1].
 
-        Nothing for VecQ's codes and for a range bounded by the root mean square: of their values other codes would be
-        chosen, so the float weight is kept.
+        Nothing for VecQ's codes: of their values other levels would be chosen, so the float weight is kept.
         """
         weight = self.weight.detach().float()
-        if weight.numel() == 0 or self._level_bits > 0 or self.scheme.weight_range_rms > 0:
+        if weight.numel() == 0 or self._level_bits > 0:
             return {}
         codes, step = F.quantize(weight, self.scheme.bits, range_fraction=self.scheme.range_fraction)
         return {"codes": codes, "scale": step, "peak": weight.abs().max()}
@@ -129,7 +128,7 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
     def _scripted(self, input: Tensor) -> Tensor:
         (bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
          backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste, sites,
-         range_fraction, activation_range_rms, weight_range_rms, backward_range_rms) = self._script_options  # fmt: skip
+         range_fraction) = self._script_options  # fmt: skip
         seed: int | None = None
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
@@ -140,8 +139,7 @@ class HadamardLinear(_HadamardLayer, nn.Linear):
             weight_gradient_accumulator_bits=weight_gradient_accumulator_bits, backward_tile_size=backward_tile_size,
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
             requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
-            range_fraction=range_fraction, activation_range_rms=activation_range_rms,
-            weight_range_rms=weight_range_rms, backward_range_rms=backward_range_rms, seed=seed,
+            range_fraction=range_fraction, seed=seed,
         )  # fmt: skip
 
 
@@ -196,8 +194,7 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
     def _scripted(self, input: Tensor) -> Tensor:
         (bits, accumulator_bits, tile_size, backward_accumulator_bits, weight_gradient_accumulator_bits,
          backward_tile_size, accumulate, overflow, hadamard, hadamard_block, requantize, dc_row, ste, sites,
-         range_fraction, activation_range_rms, weight_range_rms, backward_range_rms, conv_backward,
-         tile_order) = self._script_options  # fmt: skip
+         range_fraction, conv_backward, tile_order) = self._script_options  # fmt: skip
         seed: int | None = None
         if self.training and sites != "" and torch.is_grad_enabled():
             seed = int(torch.randint(0, 1 << 62, (1,)).item())
@@ -208,9 +205,7 @@ class HadamardConv2d(_HadamardLayer, nn.Conv2d):
             weight_gradient_accumulator_bits=weight_gradient_accumulator_bits, backward_tile_size=backward_tile_size,
             accumulate=accumulate, overflow=overflow, hadamard=hadamard, hadamard_block=hadamard_block,
             requantize=requantize, dc_row=dc_row, ste=ste, stochastic=sites if self.training else "",
-            range_fraction=range_fraction, activation_range_rms=activation_range_rms,
-            weight_range_rms=weight_range_rms, backward_range_rms=backward_range_rms,
-            conv_backward=conv_backward, tile_order=tile_order, seed=seed,
+            range_fraction=range_fraction, conv_backward=conv_backward, tile_order=tile_order, seed=seed,
         )  # fmt: skip
 
 

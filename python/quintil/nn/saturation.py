@@ -20,7 +20,7 @@ def saturation(model: nn.Module, x: Tensor) -> dict[str, dict[str, float]]:
     """Shares of saturated codes and accumulator tiles in the forward of every HDQT layer, in percent, by layer name.
 
     model: any model with swapped layers; it is run once on the batch x in evaluation mode and left as it was.
-    "codes": input elements beyond the range [HDQT H1]; "tiles": tile sums beyond the accumulator's limit
+    "codes": input elements beyond range_fraction * max|x| [HDQT H1]; "tiles": tile sums beyond the accumulator's limit
     [H3] as each tile ends, over at most 256 rows (output positions) of the layer. A layer that runs several times
     reports its last run; one that does not run is absent.
     """
@@ -70,12 +70,11 @@ def forward_codes(layer: nn.Module, x: Tensor) -> ForwardCodes:
     """Codes and saturation of one HDQT layer on an input x that is not empty; draws no random number."""
     scheme: HDQT = layer.scheme
     x = x.detach().float()
-    fraction = scheme.range_fraction
-    codes, step = F.quantize(x, scheme.bits, range_fraction=fraction, range_rms=scheme.activation_range_rms)
+    codes, step = F.quantize(x, scheme.bits, range_fraction=scheme.range_fraction)
     weight, weight_step = F.quantize(
-        layer.operand_weight().detach().float(), scheme.bits, range_fraction=fraction, range_rms=scheme.weight_range_rms
+        layer.operand_weight().detach().float(), scheme.bits, range_fraction=scheme.range_fraction
     )
-    beyond = x.abs() > step * (2 ** (scheme.bits - 1) - 1 if codes.dtype == torch.int8 else 2**scheme.bits - 1)
+    beyond = x.abs() > scheme.range_fraction * x.abs().max()
     rows, columns = _operands(layer, codes, weight)
     rows = rows[:: -(-rows.size(0) // _MOST_ROWS)]
     tile = scheme.tile_size or max(1, rows.size(1))

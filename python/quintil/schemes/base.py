@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
@@ -104,14 +103,6 @@ class Scheme:
             raise TypeError(self._expected(field, "to be a number"))
         if not 0 < value <= 1:  # also refuses NaN
             raise ValueError(self._expected(field, "in (0, 1]"))
-        object.__setattr__(self, field, float(value))
-
-    def _check_not_negative(self, field: str) -> None:
-        value = getattr(self, field)
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise TypeError(self._expected(field, "to be a number"))
-        if not 0 <= value < math.inf:  # also refuses NaN
-            raise ValueError(self._expected(field, "to be finite and not negative"))
         object.__setattr__(self, field, float(value))
 
     def _check_share(self, field: str, *, including_one: bool) -> None:

@@ -112,15 +112,10 @@ def hdqt_counts(shape: LayerShape, scheme: HDQT) -> dict[str, Counts]:
 
 
 def _forward(shape: LayerShape, scheme: HDQT) -> Counts:
-    """[H1-H4]: both operands quantised, the product in tiles, two scales and a bias per output.
-
-    A range bounded by a root mean square costs a multiplication and an addition per element.
-    """
+    """[H1-H4]: both operands quantised, the product in tiles, two scales and a bias per output."""
     outputs, operands = shape.rows * shape.outputs, shape.inputs + shape.weights
     counts = _product(shape.multiplications, outputs, shape.depth, scheme.tile_size, scheme.accumulator_bits, scheme)
     counts += Counter({_QUANTISE: operands, _MULTIPLY: 2 * outputs, _ADD: outputs if shape.bias else 0})
-    squares = (shape.inputs if scheme.activation_range_rms else 0) + (shape.weights if scheme.weight_range_rms else 0)
-    counts += _squares(squares)
     codes = _code_bytes(shape.inputs, scheme.bits) + _code_bytes(shape.weights, scheme.bits)
     return counts + Counter({_BYTE: 4 * (operands + outputs) + 2 * codes})
 
@@ -130,8 +125,6 @@ def _input_gradient(shape: LayerShape, scheme: HDQT) -> Counts:
     axis, gradient = _Axis(shape.outputs, scheme), shape.rows * shape.outputs
     operand_bits = scheme.bits if scheme.requantize else axis.widened(scheme.bits)
     counts = axis.transform(shape.depth, shape.rows, scheme.bits)
-    if scheme.backward_range_rms:
-        counts += _squares(axis.length * ((shape.depth if scheme.requantize else 0) + shape.rows))
     counts += _product(
         shape.rows * axis.length * shape.depth, shape.rows * shape.depth, axis.length, scheme.backward_tile_size,
         scheme.input_gradient_bits, scheme, operand_bits,
@@ -164,8 +157,6 @@ def _weight_gradient(shape: LayerShape, scheme: HDQT, groups: int) -> Counts:
     group[_BYTE] += 2 * _code_bytes(together * shape.outputs, scheme.bits)
     group[_BYTE] += 2 * _code_bytes(together * shape.depth, operand_bits)
     if apart:
-        if scheme.backward_range_rms:
-            group += _squares(together * ((shape.depth if scheme.requantize else 0) + shape.outputs))
         first_bits = _FIRST_ROW if scheme.requantize else operand_bits
         wide = first_bits if first_bits != _FIRST_ROW else 0
         group[Operation("multiply", "int", _FIRST_ROW, wide)] += shape.weights * apart
@@ -222,11 +213,6 @@ def _product(macs: int, sums: int, depth: int, tile: int, accumulator: int, sche
     counts[Operation("add", "int", accumulator)] += macs
     counts[Operation("add", "int", _TOTAL)] += max(0, tiles - 1) * sums
     return +counts
-
-
-def _squares(n: int) -> Counts:
-    """The root mean square of n numbers, as a bound on a range."""
-    return Counter({_MULTIPLY: n, _ADD: n})
 
 
 def _code_bytes(n: int, bits: int) -> int:
