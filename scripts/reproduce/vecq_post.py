@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -94,7 +95,9 @@ def rows_of(net: nn.Module, tested: Callable[[], float], widths: list[int], kind
     return rows
 
 
-def section(folder: Path, config: dict, data_root: str, widths: list[int], kinds: list[str]) -> str:
+def section(
+    folder: Path, config: dict, data_root: str, widths: list[int], kinds: list[str], test_batches: int | None
+) -> str:
     """The table of one net."""
     names = ("dataset", "model", "stage", "batch_size", "seed", "limit_batches")
     run = VecQRun(**{name: config[name] for name in names}, data_root=data_root)
@@ -104,11 +107,12 @@ def section(folder: Path, config: dict, data_root: str, widths: list[int], kinds
     net.load_state_dict(content["state"]["model"])
     head = ["bits", "levels", "quantiser", "squared error", "VecQ not above", "searched not above", "accuracy"]
     table = [head, ["---:", "---", "---", "---:", "---:", "---:", "---:"]]
-    table += rows_of(net, lambda: evaluate(net, batches.test()), widths, kinds)
+    table += rows_of(net, lambda: evaluate(net, islice(batches.test(), test_batches)), widths, kinds)
     bound = f", {run.limit_batches} batches each" if run.limit_batches else ""
     lines = ["| " + " | ".join(row) + " |" for row in table]
     epochs = len(content["rows"])
     what = f"{run.model} on {run.dataset}, seed {run.seed}: {epochs} epoch{'s' if epochs > 1 else ''}{bound}"
+    what += f", tested on {test_batches} batches" if test_batches else ""
     return "\n".join([f"## {what}", "", *lines])
 
 
@@ -118,20 +122,27 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data_root", metavar="DIR")
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6, 4], metavar="K", help="2..8 (8 6 4)")
     parser.add_argument("--skip_searches", action="store_true", help="leave out what takes minutes for a large layer")
+    parser.add_argument("--test_batches", type=int, metavar="N", help="accuracy of the first N test batches (all)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the tables there")
     options = parser.parse_args(arguments)
     try:
         if not all(2 <= bits <= 8 for bits in options.bits):
             raise ValueError(f"vecq_post: expected bits in 2..8, got {options.bits}")
+        if options.test_batches is not None and options.test_batches < 1:
+            raise ValueError(f"vecq_post: expected test_batches of at least 1, got {options.test_batches}")
         kinds = [kind for kind in QUANTIZERS if kind != "searches" or not options.skip_searches]
-        sections = [section(*run, options.data_root, options.bits, kinds) for run in runs_below(options.runs)]
+        sections = [
+            section(*run, options.data_root, options.bits, kinds, options.test_batches)
+            for run in runs_below(options.runs)
+        ]
         if not sections:
             raise ValueError(f"vecq_post: expected float runs below {options.runs}, got none")
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     widths, skipped = " ".join(map(str, options.bits)), " --skip_searches" if options.skip_searches else ""
-    command = f"scripts/reproduce/vecq_post.py RUNS --data_root DIR --bits {widths}{skipped}"
+    tested = f" --test_batches {options.test_batches}" if options.test_batches else ""
+    command = f"scripts/reproduce/vecq_post.py RUNS --data_root DIR --bits {widths}{skipped}{tested}"
     text = "\n\n".join([HEADING.format(command=command).rstrip(), *sections]) + "\n"
     print(text, end="")
     if options.out:
