@@ -45,13 +45,16 @@ def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
         ):  # names by turns above and below: points lie close
             beside = (3, -10 if number % 2 else 4)
             axes.annotate(arm.x, (place, value), xytext=beside, textcoords="offset points", fontsize=7.5, color=MUTED)
+    middle = max((arm.joules[0] for arm in counted), default=0.0) / 2
     for arm in counted:
-        if not arm.line:
-            axes.plot(arm.joules[0], arm.estimate(HEADLINE).mean, "s", color=MUTED, markersize=5)
+        if not arm.line:  # its name on the side where there is room
+            place, left = (arm.joules[0], arm.estimate(HEADLINE).mean), arm.joules[0] > middle
+            axes.plot(*place, "s", color=MUTED, markersize=5)
             axes.annotate(
-                arm.label, (arm.joules[0], arm.estimate(HEADLINE).mean), xytext=(-3, 5), textcoords="offset points",
-                ha="right", fontsize=7.5, color=MUTED,
+                arm.label, place, xytext=(-6 if left else 6, -2.5), textcoords="offset points",
+                ha="right" if left else "left", fontsize=7.5, color=MUTED,
             )  # fmt: skip
+    axes.margins(y=0.15)
     axes.set_xlabel("joules of a run's training steps, counted")
     axes.set_ylabel("last accuracy (%)")
 
