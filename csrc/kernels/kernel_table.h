@@ -69,6 +69,9 @@ struct KernelTable {
   // C = A B with the tile law of Gemm; c[r * ld + j], r < m, j < n. Sums must be exact in int32 (checked by the op).
   void (*gemm_u8s8s32)(const Gemm& g, int32_t* c, int64_t ld);
   void (*gemm_u8s8f32)(const Gemm& g, const Epilogue& e, float* c, int64_t ld);
+  // c = (0 + product 0) + product 1 + ..., each the float32 of gemm_u8s8f32 for g[i] and e[i], which have no bias; count >= 1
+  // products of equal m, n and overflow (N8).
+  void (*gemm_u8s8f32_sum)(const Gemm* g, const Epilogue* e, int64_t count, float* c, int64_t ld);
   // Packs b(k, n) = src[k * k_stride + n * n_stride] into the panels of EveryMacGemm, tiles padded like pack_b_s8 does. A byte
   // is the code & mask, mask 15 or 255; n beyond the last column and k beyond the end of a tile are zero.
   void (*pack_b_s8_every_mac)(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,

@@ -65,7 +65,7 @@ Tensor weight_matrix(const Tensor& weight, bool channels_last_taps) {
 
 Tensor weight_image(const Tensor& matrix, at::IntArrayRef w, bool channels_last_taps) {
   if (!channels_last_taps) return matrix.view(w);
-  return matrix.view({w[0], w[2], w[3], w[1]}).permute({0, 3, 1, 2}).contiguous();
+  return matrix.view({w[0], w[2], w[3], w[1]}).permute({0, 3, 1, 2});
 }
 
 CodeMatrix unfold(Workspace& scratch, const ConvProblem& p, const CodeMatrix& image, int64_t first, int64_t count) {

@@ -26,8 +26,11 @@ struct ConvProblem {
 ConvProblem conv_problem(at::IntArrayRef x, at::IntArrayRef w, at::IntArrayRef stride, at::IntArrayRef padding,
                          at::IntArrayRef dilation, bool channels_last_taps);
 
-// The weight as a matrix [O, K] in the tap order, and back.
+// The weight as a matrix [O, K] in the tap order, and back in the memory format that costs no copy.
 at::Tensor weight_matrix(const at::Tensor& weight, bool channels_last_taps);
+inline at::MemoryFormat weight_format(bool channels_last_taps) {
+  return channels_last_taps ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
 at::Tensor weight_image(const at::Tensor& matrix, at::IntArrayRef w, bool channels_last_taps);
 
 // Unfolded codes of output positions [first, first + count) of the image batch, rows running over (sample, position).

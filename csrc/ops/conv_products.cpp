@@ -20,6 +20,7 @@ constexpr int64_t kSamplesPerSum = 8;                 // samples of one partial 
 constexpr int64_t kDrawRun = 16;                      // output positions whose draws lie side by side (N6)
 constexpr int64_t kLargeGradient = int64_t{1} << 17;  // numbers of a weight gradient that do not stay in cache
 constexpr int64_t kPieceRows = 16;                    // outputs of a piece of it
+constexpr int64_t kFewProducts = 64;                  // positions: as many products has a number of one sample
 
 CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardConfig& config, float fraction,
                           optional<Draw> draw) {
@@ -98,6 +99,13 @@ WeightGradProduct prepare_samples(const char* op, Workspace& scratch, const Back
                                  {group * t.config.blocks.padded(x.rows), kDrawRun});
 }
 
+// Whether a kernel can add the products of samples as it makes them; it pays off where a number has few products.
+bool adds_products(const BackwardTask& t) {
+  const HadamardConfig& config = t.config;
+  return t.p.positions <= kFewProducts && config.requantize && !config.dc_row_apart &&
+         !config.weight_gradient.every_mac;
+}
+
 // sum [outputs, depth] = the gradients of samples [first, first + count), added one after the other.
 // A gradient that is large beside its operands is made in pieces for all samples, so that the sums of a piece stay in L2.
 void sum_samples(const char* op, const BackwardTask& t, const CodeMatrix& image, int64_t first, int64_t count,
@@ -132,6 +140,16 @@ void weight_gradients(const char* op, const BackwardTask& t, const Tensor& x_cod
   const CodeMatrix image = load_codes(scratch, x_codes, p.shape.height * p.shape.width * p.shape.channels,
                                       t.config.bits, scales[0], scales[1]);
   if (!t.config.per_sample) return multiply(prepare_samples(op, scratch, t, image, 0, p.samples), 0, p.outputs, dw);
+  if (adds_products(t)) {
+    std::vector<KeptProduct> products(static_cast<size_t>(p.samples));
+    at::parallel_for(0, p.samples, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) {
+        Workspace own;
+        products[static_cast<size_t>(s)] = keep(prepare_samples(op, own, t, image, s, 1).product, p.outputs);
+      }
+    });
+    return multiply_sum(products, kSamplesPerSum, p.outputs, p.depth, dw);
+  }
   const int64_t blocks = (p.samples + kSamplesPerSum - 1) / kSamplesPerSum;
   auto* sums = scratch.take<float>(blocks * size);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {

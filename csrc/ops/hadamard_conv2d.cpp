@@ -80,10 +80,11 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x_codes, const Tensor& w
 
 Backward backward_meta(const Tensor& grad, const Tensor&, const Tensor&, const Tensor&, c10::SymIntArrayRef x_size,
                        c10::SymIntArrayRef w_size, c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
-                       at::IntArrayRef, optional<c10::SymInt>, std::array<bool, 3> needed) {
+                       at::IntArrayRef options, optional<c10::SymInt>, std::array<bool, 3> needed) {
   const auto none = at::empty({0}, grad.options());
+  const auto format = weight_format(HadamardConfig::decode(options).channels_last_taps);
   return {needed[0] ? at::empty_symint(x_size, grad.options().memory_format(kChannelsLast)) : none,
-          needed[1] ? at::empty_symint(w_size, grad.options()) : none.clone(),
+          needed[1] ? at::empty_symint(w_size, grad.options().memory_format(format)) : none.clone(),
           needed[2] ? at::empty_symint({w_size[0]}, grad.options()) : none.clone()};
 }
 

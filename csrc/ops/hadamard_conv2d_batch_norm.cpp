@@ -271,12 +271,15 @@ Backward backward_cpu(const Tensor& grad, const Tensor& sums, const Tensor& posi
 
 Backward backward_meta(const Tensor& grad, const Tensor&, const Tensor&, const Tensor& constants, const Tensor&,
                        const Tensor&, const Tensor&, SizesRef x_size, SizesRef w_size, SizesRef, SizesRef, SizesRef,
-                       at::IntArrayRef, optional<c10::SymInt>, std::array<bool, 3> needed) {
+                       at::IntArrayRef options, optional<c10::SymInt>, std::array<bool, 3> needed) {
   const auto none = at::empty({0}, grad.options());
+  const auto format = weight_format(HadamardConfig::decode(options).channels_last_taps);
   const auto channels = at::empty_symint({constants.sym_size(1)}, grad.options());
-  const auto image = [&](SizesRef size) { return at::empty_symint(size, grad.options().memory_format(kChannelsLast)); };
-  return {needed[0] ? image(x_size) : none, needed[1] ? at::empty_symint(w_size, grad.options()) : none.clone(),
-          channels, channels.clone(), needed[2] ? image(grad.sym_sizes()) : none.clone()};
+  const auto image = [&](SizesRef size, at::MemoryFormat order) {
+    return at::empty_symint(size, grad.options().memory_format(order));
+  };
+  return {needed[0] ? image(x_size, kChannelsLast) : none, needed[1] ? image(w_size, format) : none.clone(), channels,
+          channels.clone(), needed[2] ? image(grad.sym_sizes(), kChannelsLast) : none.clone()};
 }
 
 // Composite like hadamard_conv2d: it parses and casts; the casts carry gradients.

@@ -14,7 +14,9 @@ namespace quintil::ops {
 
 namespace {
 
-constexpr int64_t kRowsPerTask = 96;           // rows of A that stay in L2 while the panels of B pass
+constexpr int64_t kRowsPerTask = 512;  // rows of A that stay in L2 while panels of B, in L1, pass
+constexpr int64_t kSumRows = 16;       // of a block of sums of products, which stays in L1 or L2
+constexpr int64_t kSumPanels = 8;
 constexpr int64_t kRowStep = 8;                // rows of the widest block of a kernel
 constexpr int64_t kProductsPerTask = 1 << 21;  // below about 10 us of work a second thread costs more than it gives
 
@@ -95,14 +97,19 @@ struct Block {
   int64_t m0, m1, p0, p1;
 };
 
-void multiply_tiles(const PackedRight& right, const Gemm& whole, const Out& out, const Block& block) {
-  const int64_t tiles = right.tile_k4 == 0 ? 0 : (right.k4 + right.tile_k4 - 1) / right.tile_k4;
-  Gemm gemm = whole;
-  gemm.a += block.m0 * gemm.a_row;
-  gemm.m = block.m1 - block.m0;
-  gemm.n = std::min(right.n, block.p1 * kPanel) - block.p0 * kPanel;
-  gemm.b += block.p0 * right.k4 * kDepth * kPanel;
-  gemm.start += block.p0 * tiles * kPanel;
+Gemm part_of(const Gemm& whole, const Block& block) {
+  const int64_t tiles = whole.tile_k4 == 0 ? 0 : (whole.k4 + whole.tile_k4 - 1) / whole.tile_k4;
+  Gemm part = whole;
+  part.a += block.m0 * whole.a_row;
+  part.m = block.m1 - block.m0;
+  part.n = std::min(whole.n, block.p1 * kPanel) - block.p0 * kPanel;
+  part.b += block.p0 * whole.k4 * kDepth * kPanel;
+  part.start += block.p0 * tiles * kPanel;
+  return part;
+}
+
+void multiply_tiles(const Gemm& whole, const Out& out, const Block& block) {
+  const Gemm gemm = part_of(whole, block);
   const Out part = out.at(block.m0, block.p0 * kPanel);
   if (out.s32 != nullptr) return kernels::active().gemm_u8s8s32(gemm, part.s32, out.ld);
   kernels::active().gemm_u8s8f32(gemm, part.epilogue, part.f32, out.ld);
@@ -149,22 +156,27 @@ void for_each_block(int64_t m, int64_t panels, int64_t tasks, F f) {
   });
 }
 
+// The product without its A.
+Gemm tiled_gemm(const PackedRight& right, int64_t m) {
+  const Accumulator& acc = right.accumulator;
+  return {.a = nullptr,
+          .a_row = 0,
+          .b = right.panels,
+          .start = right.start,
+          .m = m,
+          .n = right.n,
+          .k4 = right.k4,
+          .tile_k4 = right.tile_k4,
+          .overflow = overflow_of(acc),
+          .limit = limit_of(acc),
+          .shift = static_cast<int32_t>(32 - acc.bits),
+          .max_a = right.max_a,
+          .max_b = right.max_b};
+}
+
 // The product with A as the kernel reads it: in place where rows run along k in whole groups of four, else packed.
 Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& scratch) {
-  const Accumulator& acc = right.accumulator;
-  Gemm gemm{.a = nullptr,
-            .a_row = 0,
-            .b = right.panels,
-            .start = right.start,
-            .m = m,
-            .n = right.n,
-            .k4 = right.k4,
-            .tile_k4 = right.tile_k4,
-            .overflow = overflow_of(acc),
-            .limit = limit_of(acc),
-            .shift = static_cast<int32_t>(32 - acc.bits),
-            .max_a = right.max_a,
-            .max_b = right.max_b};
+  Gemm gemm = tiled_gemm(right, m);
   const int64_t depth = right.k4 * kDepth;
   const bool aligned_tiles = right.accumulator.tile % kDepth == 0;
   if (left.k_stride == 1 && aligned_tiles && right.k + left.padding >= depth) {
@@ -177,6 +189,17 @@ Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& s
   gemm.a = packed;
   gemm.a_row = depth;
   return gemm;
+}
+
+// out [kSumRows, columns of the block] = the sum of products [begin, end).
+void sum_run(const std::vector<KeptProduct>& products, int64_t begin, int64_t end, const Block& block, float* out) {
+  std::vector<Gemm> gemms;
+  std::vector<Epilogue> epilogues;
+  for (int64_t i = begin; i < end; ++i) {
+    gemms.push_back(part_of(products[static_cast<size_t>(i)].gemm, block));
+    epilogues.push_back(products[static_cast<size_t>(i)].epilogue);
+  }
+  kernels::active().gemm_u8s8f32_sum(gemms.data(), epilogues.data(), end - begin, out, gemms.front().n);
 }
 
 }  // namespace
@@ -216,9 +239,54 @@ void multiply(const PackedRight& right, const Left& left, int64_t m, const Out& 
   const int64_t width = panel_width(right.route);
   for_each_block(m, (right.n + width - 1) / width, tasks, [&](const Block& block) {
     if (right.route == Route::kTiles) {
-      multiply_tiles(right, gemm, out, block);
+      multiply_tiles(gemm, out, block);
     } else {
       multiply_every_mac(right, gemm, left.zero, out, block);
+    }
+  });
+}
+
+KeptProduct keep(const IntegerProduct& product, int64_t m) {
+  const PackedRight& right = product.right;
+  const int64_t panels = (right.n + kPanel - 1) / kPanel, depth = right.k4 * kDepth;
+  const int64_t tiles = right.tile_k4 == 0 ? 0 : (right.k4 + right.tile_k4 - 1) / right.tile_k4;
+  const auto panel_bytes = static_cast<size_t>(panels * depth * kPanel);
+  const auto start_bytes = static_cast<size_t>(panels * tiles * kPanel) * sizeof(int32_t);
+  KeptProduct kept;
+  kept.epilogue = product.epilogue;
+  kept.data.reset(new uint8_t[start_bytes + panel_bytes + static_cast<size_t>(m * depth)]);
+  auto* panel_data = kept.data.get() + start_bytes;
+  auto* rows = panel_data + panel_bytes;
+  std::memcpy(kept.data.get(), right.start, start_bytes);
+  std::memcpy(panel_data, right.panels, panel_bytes);
+  const Left& left = product.left;
+  kernels::active().pack_a_u8(left.data, left.k_stride, left.m_stride, right.k, m, right.accumulator.tile, rows);
+  kept.gemm = tiled_gemm(right, m);
+  kept.gemm.a = rows;
+  kept.gemm.a_row = depth;
+  kept.gemm.b = reinterpret_cast<int8_t*>(panel_data);
+  kept.gemm.start = reinterpret_cast<int32_t*>(kept.data.get());
+  return kept;
+}
+
+void multiply_sum(const std::vector<KeptProduct>& products, int64_t run, int64_t m, int64_t n, float* c) {
+  const auto count = static_cast<int64_t>(products.size());
+  const int64_t runs = (count + run - 1) / run, pieces = (m + kSumRows - 1) / kSumRows;
+  const int64_t panels = (n + kPanel - 1) / kPanel, groups = (panels + kSumPanels - 1) / kSumPanels;
+  at::parallel_for(0, pieces * groups, 1, [&](int64_t begin, int64_t end) {
+    Workspace scratch;
+    auto* sums = scratch.take<float>(runs * kSumRows * kSumPanels * kPanel);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t row = task % pieces * kSumRows, panel = task / pieces * kSumPanels;
+      const Block block{row, std::min(m, row + kSumRows), panel, std::min(panels, panel + kSumPanels)};
+      const int64_t columns = std::min(n, block.p1 * kPanel) - panel * kPanel;
+      for (int64_t r = 0; r < runs; ++r) {
+        sum_run(products, r * run, std::min(count, (r + 1) * run), block, sums + r * kSumRows * columns);
+      }
+      for (int64_t i = row; i < block.m1; ++i) {
+        kernels::active().sum_rows_f32(sums + (i - row) * columns, runs, columns, kSumRows * columns,
+                                       c + i * n + panel * kPanel);
+      }
     }
   });
 }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "csrc/core/types.h"
 #include "csrc/ops/workspace.h"
@@ -75,11 +77,30 @@ struct Out {
   }
 };
 
+// A product whose operands live in scratch memory, finished as float32 without a bias.
+struct IntegerProduct {
+  PackedRight right;
+  Left left;
+  Epilogue epilogue;
+};
+
 // `left` tells zero, max_code and whether it is wide. Throws ValueError with `op` if totals could overflow int32 (N2).
 PackedRight pack_right(const char* op, Workspace& scratch, const Right& right, const Left& left, int64_t k, int64_t n,
                        const Accumulator& accumulator);
 
 // C [m, n] = left right. Threads are used where the caller is not itself a task of at::parallel_for.
 void multiply(const PackedRight& right, const Left& left, int64_t m, const Out& out);
+
+// Both operands of a product of the route kTiles as its kernel reads them, in memory of their own.
+struct KeptProduct {
+  Gemm gemm{};
+  Epilogue epilogue{};
+  std::unique_ptr<uint8_t[]> data;
+};
+KeptProduct keep(const IntegerProduct& product, int64_t m);
+
+// c [m, n] = the sum over runs of `run` products of the sum of each run, both from the first on (N8). A number of c passes
+// through all products while it is in cache. Products have equal m and n.
+void multiply_sum(const std::vector<KeptProduct>& products, int64_t run, int64_t m, int64_t n, float* c);
 
 }  // namespace quintil::ops

@@ -18,13 +18,6 @@
 
 namespace quintil::ops {
 
-// An integer product whose operands live in scratch memory.
-struct IntegerProduct {
-  PackedRight right;
-  Left left;
-  Epilogue epilogue;
-};
-
 // dw [n, x.cols]: `product` alone, or (product + first_rows) * step * inverse.
 struct WeightGradProduct {
   IntegerProduct product;

@@ -339,7 +339,7 @@ void add_products(std::vector<Row>& rows, Data& d, std::vector<Product>& product
         {"gemm_u8s8s32", shape_of(p) + ", " + what, 2.0 * p.m * p.n * p.k, true,
          [&p, overflow, bits](const KernelTable& k) { k.gemm_u8s8s32(p.view(overflow, bits), p.c.data(), p.n); }});
   };
-  products.reserve(5);  // rows point at them
+  products.reserve(6);  // rows point at them
   products.emplace_back(960, 1024, 1024, 4);
   products.emplace_back(960, 1024, 1024, 8);
   integer(products[0], "4 bit, no limit", Overflow::kNone, 32);
@@ -358,6 +358,14 @@ void add_products(std::vector<Row>& rows, Data& d, std::vector<Product>& product
            k.gemm_u8s8f32(p.view(Overflow::kSaturate, 8), kEpilogue, p.real.data(), p.n);
          }});
   }
+  products.emplace_back(512, 16, 1152, 4);
+  Product& image = products.back();
+  rows.push_back({"gemm_u8s8f32_sum", "8 x " + shape_of(image) + ", 4 bit, A = 8", 16.0 * image.m * image.n * image.k,
+                  true, [&image](const KernelTable& k) {
+                    const std::vector<Gemm> gemms(8, image.view(Overflow::kSaturate, 8));
+                    const std::vector<Epilogue> epilogues(8, kEpilogue);
+                    k.gemm_u8s8f32_sum(gemms.data(), epilogues.data(), 8, image.real.data(), image.n);
+                  }});
   for (Product* p : {&products[0], &products[2], &products[4]}) {
     rows.push_back({"gemm_u8s4s32_every_mac", shape_of(*p) + ", A = 8", 2.0 * p->m * p->n * p->k, true,
                     [p](const KernelTable& k) { k.gemm_u8s4s32_every_mac(p->every_mac(8), p->c.data(), p->n); }});

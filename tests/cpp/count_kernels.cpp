@@ -91,6 +91,19 @@ void quantize_short_stochastic(const KernelTable& k) {
       [&] { k.quantize_s16u8_stochastic(x.data(), kRows, kCols, kCols, kWideGrid, draw_of(8), 0, out.data(), kCols); });
 }
 
+void luq_codes(const KernelTable& k) {
+  auto x = floats(kElements);
+  auto out = room<int8_t>(kElements);
+  measured([&] { k.luq_f32s8(x.data(), kRows, kCols, 0.1f, draw_of(16), 0, out.data()); });
+}
+
+void minifloat(const KernelTable& k) {
+  static constexpr float steps[] = {0x1p-3f, 0x1p-4f, 0x1p-5f, 0x1p-6f}, inverses[] = {0x1p3f, 0x1p4f, 0x1p5f, 0x1p6f};
+  auto x = floats(kElements - 1);
+  auto out = room<float>(kElements - 1);
+  measured([&] { k.minifloat_f32f32(x.data(), kElements - 1, {steps, inverses, 4, 128, 3.75f}, out.data()); });
+}
+
 void learned_step(const KernelTable& k) {
   auto x = floats(kElements - 1);
   auto out = room<float>(kElements - 1);
@@ -167,7 +180,7 @@ struct WideExact {
   static constexpr int32_t bits = 8, accumulator = 32;
 };
 
-template <class Law, class Out>
+template <class Law, class Out, int kProducts = 1>
 void gemm(const KernelTable& k) {
   constexpr bool limited = Law::accumulator < 32;
   constexpr int32_t zero = 1 << (Law::bits - 1);
@@ -191,9 +204,15 @@ void gemm(const KernelTable& k) {
                .max_b = zero - 1};
   auto c = room<Out>(kM * kN);
   if constexpr (std::is_same_v<Out, float>) {
-    auto bias = floats(kN);
-    const Epilogue epilogue{{0.1f, 0.2f, 0.3f}, 1.0f / 64, bias.data()};
-    measured([&] { k.gemm_u8s8f32(g, epilogue, c.data(), kN); });
+    if constexpr (kProducts == 1) {
+      auto bias = floats(kN);
+      const Epilogue epilogue{{0.1f, 0.2f, 0.3f}, 1.0f / 64, bias.data()};
+      measured([&] { k.gemm_u8s8f32(g, epilogue, c.data(), kN); });
+    } else {
+      const std::vector<Gemm> gemms(kProducts, g);
+      const std::vector<Epilogue> epilogues(kProducts, {{0.1f, 0.2f, 0.3f}, 1.0f / 64, nullptr});
+      measured([&] { k.gemm_u8s8f32_sum(gemms.data(), epilogues.data(), kProducts, c.data(), kN); });
+    }
   } else {
     measured([&] { k.gemm_u8s8s32(g, c.data(), kN); });
   }
@@ -327,6 +346,8 @@ constexpr Case kCases[] = {
     {"quantize_f32u8", "40x1000, nearest", quantize_nearest},
     {"quantize_f32u8_stochastic", "40x1000, 16 random bits", quantize_float_stochastic},
     {"quantize_s16u8_stochastic", "40x1000, 8 random bits", quantize_short_stochastic},
+    {"luq_f32s8", "40x1000", luq_codes},
+    {"minifloat_f32f32", "39999, 4 binades of 4 bits", minifloat},
     {"lsq_f32f32", "39999, 8 to 4 bits", learned_step},
     {"lsq_f32f32f32_backward", "4095, 8 to 4 bits", learned_step_gradient},
     {"steer_f32s8", "4095, 4 bits", steer},
@@ -349,6 +370,7 @@ constexpr Case kCases[] = {
     {"quantize_f32u8_columns", "40x1000", quantize_columns},
     {"gemm_u8s8f32/exact", "50x288x80, 4 bit, no limit", gemm<Exact, float>},
     {"gemm_u8s8f32/a8", "50x288x80, 4 bit, A=8 T=32", gemm<Narrow, float>},
+    {"gemm_u8s8f32_sum/a8", "8 x 50x288x80, 4 bit, A=8 T=32", gemm<Narrow, float, 8>},
     {"gemm_u8s8f32/a16", "50x288x80, 8 bit, A=16 T=32", gemm<Wide, float>},
     {"im2col_u8", "16x16x20, 3x3, 96 positions", im2col},
     {"col2im_s32", "16x16x20, 3x3, 96 positions", col2im},

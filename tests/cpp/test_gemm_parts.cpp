@@ -134,6 +134,39 @@ TEST_CASE("gemm_u8s8f32 rounds every scale on its own, then adds the bias") {
   }
 }
 
+TEST_CASE("gemm_u8s8f32_sum adds float32 products one after the other") {
+  for (const std::string& isa : test::tested_isas()) {
+    DYNAMIC_SECTION(isa) {
+      test::Draws draws(7);
+      for (const ProductShape& shape : test::flattened(test::product_groups())) {
+        const Overflow overflow = std::vector{Overflow::kSaturate, Overflow::kWrap, Overflow::kNone}[draws.next() % 3];
+        const int64_t m = shape.m, n = shape.n, ld = n + 2, count = draws.between(1, 9);
+        std::vector<Operands> operands;
+        std::vector<Gemm> gemms;
+        std::vector<Epilogue> scales;
+        Guarded<float> c(m == 0 ? 0 : (m - 1) * ld + n), expected(c.size());
+        for (int64_t i = 0; i < m * n; ++i) expected[i / n * ld + i % n] = 0.0f;
+        for (int64_t p = 0; p < count; ++p) {
+          const Problem problem = test::random_problem(draws, shape, 4, draws.between(0, 1) == 1,
+                                                       kTiles[draws.next() % std::size(kTiles)], overflow, 8);
+          const std::vector<int32_t> totals = test::product_by_definition(problem).c;
+          operands.emplace_back(problem, 0);
+          gemms.push_back(operands.back().view(problem, 15, 8));
+          scales.push_back(epilogues()[draws.next() % (count == 1 ? epilogues().size() : 3)]);
+          for (int64_t i = 0; i < m * n; ++i) {
+            float& sum = expected[i / n * ld + i % n];
+            sum = plus(sum, finished(totals[static_cast<size_t>(i)], scales.back(), i % n));
+          }
+        }
+        kernels::table(isa)->gemm_u8s8f32_sum(gemms.data(), scales.data(), count, c.data(), ld);
+        CAPTURE(m, n, shape.k, count, static_cast<int>(overflow), test::first_difference(c, expected));
+        CHECK(test::first_difference(c, expected) == -1);
+        CHECK(c.intact());
+      }
+    }
+  }
+}
+
 TEST_CASE("scale_s32f32 rounds every scale on its own, also in place") {
   using limits = std::numeric_limits<int32_t>;
   const int32_t extremes[] = {

@@ -130,10 +130,15 @@ def test_more_than_one_block_of_eight_samples():
         assert_same(a, want, name)
 
 
-def test_a_weight_gradient_that_is_made_in_pieces():
-    """More than 2^17 numbers; the last piece has fewer than 16 outputs, the second block of samples only one."""
+@pytest.mark.parametrize("height, width", [(3, 3), (5, 13)])
+def test_a_weight_gradient_that_is_made_in_pieces(height, width):
+    """More than 2^17 numbers; the last piece has fewer than 16 outputs, the second block of samples only one.
+
+    Up to 64 positions a kernel adds the products of samples as it makes them, beyond that they are made one by one.
+    """
     t = torch.Generator().manual_seed(8)
-    x, w, g = (torch.randn(s, generator=t) for s in ((9, 120, 3, 3), (124, 120, 3, 3), (9, 124, 3, 3)))
+    sizes = ((9, 120, height, width), (124, 120, 3, 3), (9, 124, height, width))
+    x, w, g = (torch.randn(s, generator=t) for s in sizes)
     _, g, got = gradients(x, w, None, g, (1, 1), (1, 1), Options(), 6)
     for name, a, want in zip(
         ("dx", "dw"), got, reference.hadamard_conv2d_backward(x, w, g, (1, 1), (1, 1), Options(), 6)

@@ -101,6 +101,23 @@ struct FloatSink {
   }
 };
 
+// float32 added to what stands there.
+struct SumSink {
+  float* c;
+  int64_t ld;
+  Epilogue e;
+  __m256i mask[2];
+
+  void columns(int64_t first, int64_t count) {
+    c += first;
+    for (int j = 0; j < 2; ++j) mask[j] = first_lanes(count - 8 * j);
+  }
+  void put(int64_t row, int j, __m256i total) const {
+    float* to = c + row * ld + 8 * j;
+    _mm256_maskstore_ps(to, mask[j], _mm256_add_ps(_mm256_maskload_ps(to, mask[j]), scaled(total, e)));
+  }
+};
+
 inline __m256i broadcast4(const uint8_t* p) {
   int32_t word;
   __builtin_memcpy(&word, p, sizeof word);
@@ -274,31 +291,39 @@ inline int32_t run_length(int32_t max_a, int32_t max_b) {
   return group == 0 ? INT16_MAX : INT16_MAX / group;
 }
 
+// The 16 columns from `first` on.
 template <class Sink>
-void multiply(const Gemm& g, Sink whole) {
+void multiply_columns(const Gemm& g, int64_t first, Sink sink) {
   const int64_t tiles = g.tile_k4 == 0 ? 0 : (g.k4 + g.tile_k4 - 1) / g.tile_k4;
-  Operands o{g.a,     g.a_row, g.b, g.start, tiles == 0 ? 0 : g.k4, g.tile_k4, run_length(g.max_a, g.max_b),
-             g.limit, g.shift};
+  const int64_t panel = first / kPanel, offset = first % kPanel;
+  Operands o{g.a,
+             g.a_row,
+             g.b + panel * g.k4 * kPanelBytes + offset * kDepth,
+             g.start + panel * tiles * kPanel + offset,
+             tiles == 0 ? 0 : g.k4,
+             g.tile_k4,
+             run_length(g.max_a, g.max_b),
+             g.limit,
+             g.shift};
   const bool nibbles = o.run_k4 < kShortRun && o.run_k4 < g.tile_k4;
   if (nibbles) o.run_k4 = run_length(15, g.max_b);
+  sink.columns(first, g.n - first);
   int32_t all_tiles[kPanel];
-  for (int64_t first = 0; first < g.n; first += kColumns) {
-    const int64_t panel = first / kPanel, offset = first % kPanel;
-    Sink sink = whole;
-    sink.columns(first, g.n - first);
-    o.b = g.b + panel * g.k4 * kPanelBytes + offset * kDepth;
-    o.start = g.start + panel * tiles * kPanel + offset;
-    if (g.overflow == Overflow::kNone) {
-      for (int j = 0; j < 2; ++j) {
-        __m256i sum = _mm256_setzero_si256();
-        for (int64_t t = 0; t < tiles; ++t) sum = _mm256_add_epi32(sum, load(o.start + t * kPanel + 8 * j));
-        store(all_tiles + 8 * j, sum);
-      }
-      o.start = all_tiles;
-      o.tile_k4 = o.k4;
+  if (g.overflow == Overflow::kNone) {
+    for (int j = 0; j < 2; ++j) {
+      __m256i sum = _mm256_setzero_si256();
+      for (int64_t t = 0; t < tiles; ++t) sum = _mm256_add_epi32(sum, load(o.start + t * kPanel + 8 * j));
+      store(all_tiles + 8 * j, sum);
     }
-    nibbles ? limited_rows<2>(o, g, sink) : limited_rows<1>(o, g, sink);
+    o.start = all_tiles;
+    o.tile_k4 = o.k4;
   }
+  nibbles ? limited_rows<2>(o, g, sink) : limited_rows<1>(o, g, sink);
+}
+
+template <class Sink>
+void multiply(const Gemm& g, const Sink& sink) {
+  for (int64_t first = 0; first < g.n; first += kColumns) multiply_columns(g, first, sink);
 }
 
 }  // namespace
@@ -311,6 +336,17 @@ void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld) {
 
 void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld) {
   multiply(g, FloatSink{c, ld, e, false, {}, {}});
+}
+
+// 16 columns at a time, so that the sums of some rows stay in L1 while the products pass.
+void gemm_u8s8f32_sum(const Gemm* g, const Epilogue* e, int64_t count, float* c, int64_t ld) {
+  for (int64_t first = 0; first < g->n; first += kColumns) {
+    const __m256i mask[2] = {first_lanes(g->n - first), first_lanes(g->n - first - 8)};
+    for (int64_t row = 0; row < g->m; ++row) {
+      for (int j = 0; j < 2; ++j) _mm256_maskstore_ps(c + row * ld + first + 8 * j, mask[j], _mm256_setzero_ps());
+    }
+    for (int64_t i = 0; i < count; ++i) multiply_columns(g[i], first, SumSink{c, ld, e[i], {}});
+  }
 }
 
 void scale_s32f32(const int32_t* x, int64_t n, const Epilogue& e, float* out) {

@@ -32,6 +32,7 @@ void pack_a_u8(const uint8_t* src, int64_t k_stride, int64_t m_stride, int64_t k
                uint8_t* dst);
 void gemm_u8s8s32(const Gemm& g, int32_t* c, int64_t ld);
 void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld);
+void gemm_u8s8f32_sum(const Gemm* g, const Epilogue* e, int64_t count, float* c, int64_t ld);
 void pack_b_s8_every_mac(const int8_t* src, int64_t k_stride, int64_t n_stride, int64_t k, int64_t n, int64_t tile,
                          uint8_t mask, int8_t* panels);
 void gemm_u8s4s32_every_mac(const EveryMacGemm& g, int32_t* c, int64_t ld);

@@ -90,6 +90,13 @@ void gemm_u8s8f32(const Gemm& g, const Epilogue& e, float* c, int64_t ld) {
   });
 }
 
+void gemm_u8s8f32_sum(const Gemm* g, const Epilogue* e, int64_t count, float* c, int64_t ld) {
+  for (int64_t row = 0; row < g->m; ++row) std::fill_n(c + row * ld, g->n, 0.0f);
+  for (int64_t i = 0; i < count; ++i) {
+    multiply(g[i], [&](int64_t row, int64_t column, int32_t total) { c[row * ld + column] += scaled(total, e[i]); });
+  }
+}
+
 int64_t gemm_s32s32s32(const WideGemm& g, int32_t* c, int64_t ld) {
   int64_t clamped = 0;
   for (int64_t row = 0; row < g.m; ++row) {
