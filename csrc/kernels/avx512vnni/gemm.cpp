@@ -17,13 +17,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/products.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
 
-constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel: two registers
-constexpr int64_t kShortTiles = 258;              // tiles whose totals fit int16 at A = 8
+constexpr int64_t kShortTiles = 258;  // tiles whose totals fit int16 at A = 8
 
 // What one block reads: its rows of A, one panel of B.
 struct Operands {
@@ -34,13 +34,6 @@ struct Operands {
   int64_t k4, tile_k4;
   int32_t limit, shift;
 };
-
-inline __m512 scaled(__m512i total, const Epilogue& e) {
-  __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_set1_ps(e.scale[0]));
-  value = _mm512_mul_ps(value, _mm512_set1_ps(e.scale[1]));
-  value = _mm512_mul_ps(value, _mm512_set1_ps(e.scale[2]));
-  return _mm512_mul_ps(value, _mm512_set1_ps(e.inverse));
-}
 
 // Where a block goes: int32 as it is, or float32 through the epilogue (N9). Masks cut the columns beyond n. An absent bias
 // is -0.0, the one number whose sum with any x is x.
@@ -78,31 +71,6 @@ struct FloatSink {
     _mm512_mask_storeu_ps(c + row * ld + 16 * half, mask[half], _mm512_add_ps(scaled(total, e), bias[half]));
   }
 };
-
-// sum += the four products of each lane. The builtin makes GCC 12 copy each accumulator twice per instruction, which halves
-// the speed; tied operands do not.
-inline void add_products(__m512i& sum, __m512i codes, __m512i column) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(column));
-}
-
-inline __m512i broadcast4(const uint8_t* p) {
-  int32_t word;
-  __builtin_memcpy(&word, p, sizeof word);
-  return _mm512_set1_epi32(word);
-}
-
-template <Overflow kOverflow>
-inline __m512i limited(__m512i sum, const Operands& o) {
-  if constexpr (kOverflow == Overflow::kSaturate) {
-    sum = _mm512_min_epi32(sum, _mm512_set1_epi32(o.limit));
-    return _mm512_max_epi32(sum, _mm512_set1_epi32(-o.limit));
-  } else if constexpr (kOverflow == Overflow::kWrap) {
-    const __m128i count = _mm_cvtsi32_si128(o.shift);
-    return _mm512_sra_epi32(_mm512_sll_epi32(sum, count), count);
-  } else {
-    return sum;
-  }
-}
 
 // `rows` x (16 * halves) outputs over all of k.
 // Not inlined: each block has the registers for itself.
@@ -143,7 +111,8 @@ template <int rows, int halves, Overflow kOverflow, class Sink>
 #pragma GCC unroll 12
     for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
-      for (int j = 0; j < halves; ++j) total[i][j] = _mm512_add_epi32(total[i][j], limited<kOverflow>(sum[i][j], o));
+      for (int j = 0; j < halves; ++j)
+        total[i][j] = _mm512_add_epi32(total[i][j], limited<kOverflow>(sum[i][j], o.limit, o.shift));
     }
   }
   const Sink local = sink;  // stores cannot change it

@@ -12,44 +12,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/products.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
 
-constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel: two registers
 constexpr int64_t kRows = 4;
-
-inline __m512 scaled(__m512i total, const Epilogue& e) {
-  __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_set1_ps(e.scale[0]));
-  value = _mm512_mul_ps(value, _mm512_set1_ps(e.scale[1]));
-  value = _mm512_mul_ps(value, _mm512_set1_ps(e.scale[2]));
-  return _mm512_mul_ps(value, _mm512_set1_ps(e.inverse));
-}
-
-// sum += the four products of each lane; tied operands as in gemm.cpp.
-inline void add_products(__m512i& sum, __m512i codes, __m512i column) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(column));
-}
-
-inline __m512i broadcast4(const uint8_t* p) {
-  int32_t word;
-  __builtin_memcpy(&word, p, sizeof word);
-  return _mm512_set1_epi32(word);
-}
-
-template <Overflow kOverflow>
-inline __m512i limited(__m512i sum, const Gemm& g) {
-  if constexpr (kOverflow == Overflow::kSaturate) {
-    sum = _mm512_min_epi32(sum, _mm512_set1_epi32(g.limit));
-    return _mm512_max_epi32(sum, _mm512_set1_epi32(-g.limit));
-  } else if constexpr (kOverflow == Overflow::kWrap) {
-    const __m128i count = _mm_cvtsi32_si128(g.shift);
-    return _mm512_sra_epi32(_mm512_sll_epi32(sum, count), count);
-  } else {
-    return sum;
-  }
-}
 
 // total = rows [row, row + rows) of one product, in the panel whose first column is `first`.
 template <int rows, Overflow kOverflow>
@@ -78,8 +47,8 @@ template <int rows, Overflow kOverflow>
     }
 #pragma GCC unroll 4
     for (int i = 0; i < rows; ++i) {
-      total[i][0] = _mm512_add_epi32(total[i][0], limited<kOverflow>(sum[i][0], g));
-      total[i][1] = _mm512_add_epi32(total[i][1], limited<kOverflow>(sum[i][1], g));
+      total[i][0] = _mm512_add_epi32(total[i][0], limited<kOverflow>(sum[i][0], g.limit, g.shift));
+      total[i][1] = _mm512_add_epi32(total[i][1], limited<kOverflow>(sum[i][1], g.limit, g.shift));
     }
   }
 }
