@@ -75,7 +75,7 @@ def lstm_har() -> Study:
         "lstm-har",
         "An LSTM on windows of raw signals",
         "Beyond the paper: does HDQT train a recurrent network, whose state passes through 32 quantised products?",
-        (FLOAT, DEFAULT, PAPER),
+        (FLOAT, DEFAULT, PAPER, BEST),
         datasets=("hapt_windows",),
         learners=("icarl", "bic"),
     )
