@@ -1,10 +1,10 @@
 // Fast Walsh-Hadamard transforms in registers [HDQT H5]; the butterflies keep the order h = 1, 2, 4, ... of the law (N7).
 //
 // Rows: stages h = 1, 2, 4, 8 stay inside a register of 16 elements: a shuffle brings each element its partner, and the upper
-//   one of a pair is subtracted. From h = 16 on whole registers are added and subtracted: up to sixteen of them, in registers,
-//   make runs of 256; longer ones take two stages a pass.
-// Columns: vertical additions only. One pass holds 2, 4 or 8 rows h apart and runs up to three stages before it stores;
-//   order 64 takes two passes. Rows far apart in memory share few sets of the L1 cache, so a strip is 512 bytes wide:
+//   one of a pair is subtracted (float32: multiplied by -1 and added, one instruction). From h = 16 on whole registers are added
+//   and subtracted: up to sixteen of them, in registers, make runs of 256; longer ones take two stages a pass.
+// Columns: vertical additions only. One pass holds 2, 4 or 8 rows h apart and runs up to three stages before it stores (16 rows
+//   4 KiB apart would not fit a set of the L1 cache); order 64 takes two passes. Rows far apart in memory share few sets of the L1 cache, so a strip is 512 bytes wide:
 //   neighbouring lines come in together, and the strip stays in L2.
 // Integers add modulo their width: intermediate sums fit whenever the results do.
 #include <immintrin.h>
@@ -36,9 +36,11 @@ struct F32 {
   }
   static Register plus(Register u, Register v) { return _mm512_add_ps(u, v); }
   static Register minus(Register u, Register v) { return _mm512_sub_ps(u, v); }
-  // partner + v in lower lanes, partner - v in those of `upper`.
+  // partner + v in lower lanes, partner - v in those of `upper`. A product with 1 or -1 is exact, so the fused instruction rounds
+  // once, as the sum alone does.
   static Register butterfly(Register v, Register partner, __mmask16 upper) {
-    return _mm512_mask_sub_ps(_mm512_add_ps(partner, v), upper, partner, v);
+    const Register signs = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), upper, _mm512_set1_ps(-1.0f));
+    return _mm512_fmadd_ps(v, signs, partner);
   }
   static Register swapped(Register v, int64_t h) {
     switch (h) {
