@@ -110,6 +110,18 @@ TORCH_LIBRARY(quintil, m) {
       "Tensor? previous=None) -> Tensor",
       tags);
 
+  m.def("_state_codes(Tensor h, Tensor step) -> Tensor", tags);
+  m.def("_lstm_cell(Tensor products, Tensor part, Tensor cell) -> (Tensor state, Tensor cell)", tags);
+  m.def("_gru_cell(Tensor products, Tensor bias, Tensor part, Tensor state) -> Tensor", tags);
+  m.def(
+      "_lstm_scan(Tensor parts, int[] sizes, bool backwards, Tensor state, Tensor cell, Tensor weight, Tensor lengths, "
+      "Tensor step, bool odd) -> (Tensor outputs, Tensor state, Tensor cell)",
+      tags);
+  m.def(
+      "_gru_scan(Tensor parts, int[] sizes, bool backwards, Tensor state, Tensor weight, Tensor lengths, Tensor bias, "
+      "Tensor step, bool odd) -> (Tensor outputs, Tensor state)",
+      tags);
+
   m.def(
       "_hadamard_linear_forward(Tensor x, Tensor weight, Tensor? bias, int[] options, float range_fraction, "
       "SymInt? seed, bool save) -> (Tensor y, Tensor x_codes, Tensor weight_codes, Tensor scales)",

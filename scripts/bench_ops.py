@@ -105,6 +105,15 @@ def lenet5_inference(folded: bool) -> tuple[Call, Call]:
     return inference(lambda: program(x)), inference(lambda: net(x))
 
 
+def lstm_inference(batch: int, steps: int, inputs: int, hidden: int) -> tuple[Call, Call]:
+    """An LSTM with 4-bit weights and 8-bit activations, whose states take 16 bits in products; float32."""
+    layer, x = nn.Sequential(nn.LSTM(inputs, hidden, batch_first=True)), torch.randn(batch, steps, inputs)
+    quantised = quintil.quantize_(copy.deepcopy(layer), quintil.VecQ(4, 8, ema_debias=True))
+    quintil.nn.calibrate(quantised, [x]).eval()
+    inference = torch.inference_mode()
+    return inference(lambda: quantised(x)), inference(lambda: layer(x))
+
+
 @dataclass(frozen=True)
 class Row:
     """The two calls, what they are, repeats, and what --check demands of ratio and milliseconds."""
@@ -131,6 +140,8 @@ ROWS = {
     "lenet5_folded": Row(
         lambda: lenet5_inference(True), "LeNet-5 W8A8 batch 64, inference / float32 without BatchNorms", 50
     ),
+    "lstm": Row(lambda: lstm_inference(64, 100, 128, 256), "LSTM 128-256 W4A8, 64 sequences of 100 / float32", 30),
+    "lstm_alone": Row(lambda: lstm_inference(1, 100, 64, 128), "LSTM 64-128 W4A8, one sequence of 100 / float32", 100),
 }
 
 

@@ -65,6 +65,8 @@ constexpr KernelTable kScalar = {
     .minifloat_f32f32 = scalar::minifloat_f32f32,
     .minifloat_f32f32_stochastic = scalar::minifloat_f32f32_stochastic,
     .minifloat_f32f32f32_hysteresis = scalar::minifloat_f32f32f32_hysteresis,
+    .lstm_cell_f32 = scalar::lstm_cell_f32,
+    .gru_cell_f32 = scalar::gru_cell_f32,
 };
 
 // Each table begins with the one before: a CPU with the later instruction set has the earlier one as well. One that is not
@@ -121,6 +123,8 @@ constexpr KernelTable kAvx2 = [] {
   t.minifloat_f32f32 = avx2::minifloat_f32f32;
   t.minifloat_f32f32_stochastic = avx2::minifloat_f32f32_stochastic;
   t.minifloat_f32f32f32_hysteresis = avx2::minifloat_f32f32f32_hysteresis;
+  t.lstm_cell_f32 = avx2::lstm_cell_f32;
+  t.gru_cell_f32 = avx2::gru_cell_f32;
 #endif
   return t;
 }();
@@ -154,6 +158,8 @@ constexpr KernelTable kAvx512vnni = [] {
   t.col2im_s32 = avx512vnni::col2im_s32;
   t.narrow_s32s16_moments = avx512vnni::narrow_s32s16_moments;
   t.batch_norm_s16f32 = avx512vnni::batch_norm_s16f32;
+  t.lstm_cell_f32 = avx512vnni::lstm_cell_f32;
+  t.gru_cell_f32 = avx512vnni::gru_cell_f32;
   t.batch_norm_sums_s16f32 = avx512vnni::batch_norm_sums_s16f32;
   t.batch_norm_grad_s16f32 = avx512vnni::batch_norm_grad_s16f32;
   t.pack_u8u4 = avx512vnni::pack_u8u4;

@@ -153,6 +153,17 @@ struct KernelTable {
   // y[i] = minifloat_hysteresis(x[i], previous[i]) [HDQT H22]; previous may be the memory of y.
   void (*minifloat_f32f32f32_hysteresis)(const float* x, const float* previous, int64_t n, const MinifloatGrid& grid,
                                          float* y);
+
+  // --- recurrent: rows are contiguous; s = logistic, t = hyperbolic_tangent; (low + 256 high) is a product with both bytes
+  // of a state [VECQ V10] ---------------------------------------------------------------------------------------------
+  // Gates (low + 256 high) + part, [rows, 4 hidden]: input, forget, new, output. In place cell = s(forget) cell +
+  // s(input) t(new); state = s(output) t(cell).
+  void (*lstm_cell_f32)(const float* low, const float* high, const float* part, int64_t rows, int64_t hidden,
+                        float* cell, float* state);
+  // With h = (low + 256 high) + bias and part, [rows, 3 hidden] each: reset, update, new. reset = s(part + h), update alike,
+  // n = t(part + reset h); out = n + update (state - n). out may be the memory of state.
+  void (*gru_cell_f32)(const float* low, const float* high, const float* bias, const float* part, int64_t rows,
+                       int64_t hidden, const float* state, float* out);
 };
 
 }  // namespace quintil::kernels

@@ -165,6 +165,15 @@ void add_baselines(std::vector<Row>& rows, Data& d) {
   add("minifloat_f32f32_stochastic", "FP134", [&](const KernelTable& k) {
     k.minifloat_f32f32_stochastic(d.f32.data(), kRows, kCols, grid, draw_of(16), 0, d.out_f32.data());
   });
+  constexpr int64_t kHidden = kCols / 4;  // numbers of a product with a state
+  add("lstm_cell_f32", "256 hidden", [&](const KernelTable& k) {
+    k.lstm_cell_f32(d.zeros_f32.data(), d.zeros_f32.data(), d.f32.data(), kRows, kHidden, d.out_f32.data(),
+                    d.out_f32.data() + kRows * kHidden);
+  });
+  add("gru_cell_f32", "256 hidden", [&](const KernelTable& k) {
+    k.gru_cell_f32(d.zeros_f32.data(), d.zeros_f32.data(), d.f32.data(), d.f32.data(), kRows, kHidden,
+                   d.zeros_f32.data(), d.out_f32.data());
+  });
   add("minifloat_f32f32f32_hysteresis", "FP134", [&](const KernelTable& k) {
     k.minifloat_f32f32f32_hysteresis(d.f32.data(), d.zeros_f32.data(), kElements, grid, d.out_f32.data());
   });

@@ -91,6 +91,12 @@ void quantize_short_stochastic(const KernelTable& k) {
       [&] { k.quantize_s16u8_stochastic(x.data(), kRows, kCols, kCols, kWideGrid, draw_of(8), 0, out.data(), kCols); });
 }
 
+void lstm_cell(const KernelTable& k) {
+  auto x = floats(kElements);
+  auto cell = floats(kElements / 4), state = room<float>(kElements / 4);
+  measured([&] { k.lstm_cell_f32(x.data(), x.data(), x.data(), kRows, kCols / 4, cell.data(), state.data()); });
+}
+
 void luq_codes(const KernelTable& k) {
   auto x = floats(kElements);
   auto out = room<int8_t>(kElements);
@@ -347,6 +353,7 @@ constexpr Case kCases[] = {
     {"quantize_f32u8_stochastic", "40x1000, 16 random bits", quantize_float_stochastic},
     {"quantize_s16u8_stochastic", "40x1000, 8 random bits", quantize_short_stochastic},
     {"luq_f32s8", "40x1000", luq_codes},
+    {"lstm_cell_f32", "40x250 cells", lstm_cell},
     {"minifloat_f32f32", "39999, 4 binades of 4 bits", minifloat},
     {"lsq_f32f32", "39999, 8 to 4 bits", learned_step},
     {"lsq_f32f32f32_backward", "4095, 8 to 4 bits", learned_step_gradient},

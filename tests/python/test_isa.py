@@ -226,11 +226,30 @@ def training():
         yield from model.state_dict().values()
 
 
+def recurrent():
+    """States of VecQ's layers in evaluation: scans in C++ and, of several runs and projections, in Python."""
+    lengths = torch.randint(1, 12, (37,))
+    for layer_class, keywords in (
+        (quintil.nn.VecQLSTM, dict(bidirectional=True, num_layers=2)),
+        (quintil.nn.VecQLSTM, dict(proj_size=7)),
+        (quintil.nn.VecQGRU, dict(bidirectional=True)),
+    ):
+        for scheme in (quintil.VecQ(4, 8), quintil.VecQ(8, 8, per_channel=True), quintil.VecQ(3, 8, group_size=7)):
+            layer = layer_class(14, 21, **keywords, scheme=scheme)
+            x = torch.nn.utils.rnn.pack_padded_sequence(
+                torch.randn(11, 37, 14), lengths.clamp(max=11), enforce_sorted=False
+            )
+            with torch.no_grad():
+                layer(x)
+                output, states = layer.eval()(x)
+            yield from (output.data, *(states if isinstance(states, tuple) else (states,)))
+
+
 def results() -> list[torch.Tensor]:
     """All results, in one fixed order; every group starts from its own fixed random state."""
     collected = []
     for i, group in enumerate(
-        (element_ops, transforms, products, steps, half_integers, baselines, int_products, layers, training)
+        (element_ops, transforms, products, steps, half_integers, baselines, int_products, recurrent, layers, training)
     ):
         torch.manual_seed(100 + i)
         collected.extend(t.detach().contiguous() for t in group())

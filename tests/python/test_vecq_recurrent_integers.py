@@ -253,3 +253,51 @@ def test_what_stays_in_float():
     attributes = set(vars(nn.LSTM(5, 6)))
     assert model[0].integers and isinstance(model[0].activation_quantizers["input"], ActivationQuantizer)
     assert set(vars(quintil.dequantize_(model)[0])) == attributes
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("layer_class", [VecQLSTM, VecQGRU])
+def test_rows_do_not_know_of_each_other(layer_class, threads):
+    """Of more rows than pass together: the same bits in any company and by any number of threads."""
+    x = torch.randn(6, 53, 5)
+    layer = started(layer_class(5, 9, bidirectional=True, scheme=VecQ(4, 8)), x)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            whole = flat(layer(x))
+            parts = [flat(layer(x[:, i : i + 7])) for i in range(0, 53, 7)]
+    finally:
+        torch.set_num_threads(before)
+    for got, pieces in zip(whole, zip(*parts)):
+        assert_same(got, torch.cat(pieces, 1))
+
+
+def scan_arguments() -> dict:
+    return dict(
+        parts=torch.randn(5, 12), sizes=[3, 2], backwards=False, state=torch.randn(3, 3), cell=torch.randn(3, 3),
+        weight=torch.randint(-7, 8, (12, 3)).to(torch.int8), lengths=torch.rand(12), step=torch.tensor(2.0**-15),
+        odd=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("sizes", [2, 3], r"_lstm_scan: expected sizes >= 0 that do not grow, got \[2, 3\]"),
+        ("sizes", [2, 2], r"_lstm_scan: expected state to have sizes\[0\] rows, got 3 and \[2, 2\]"),
+        ("parts", torch.randn(4, 12), r"_lstm_scan: expected parts to have the size \[5, 12\], got \[4, 12\] \(state is \[3, 3\]\)"),
+        ("cell", torch.randn(3, 4), r"_lstm_scan: expected parts to have the size \[5, 16\], got \[5, 12\]"),
+        ("weight", torch.zeros(12, 4, dtype=torch.int8), r"_lstm_scan: expected weight to have the size \[12, 3\], got"),
+        ("lengths", torch.rand(3), r"_lstm_scan: expected lengths to have the size \[12\], got \[3\]"),
+    ],
+)  # fmt: skip
+def test_scans_refuse_what_does_not_fit(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        torch.ops.quintil._lstm_scan(**{**scan_arguments(), name: value})
+
+
+def test_scans_know_their_sizes_without_data():
+    meta = {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in scan_arguments().items()}
+    sizes = [list(t.shape) for t in torch.ops.quintil._lstm_scan(**meta)]
+    assert sizes == [list(t.shape) for t in torch.ops.quintil._lstm_scan(**scan_arguments())]

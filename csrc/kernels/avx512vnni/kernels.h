@@ -64,5 +64,9 @@ int64_t draw_block(const Draw& draw, uint64_t first, int64_t rows, uint32_t grou
 // quantize_s16u8_stochastic with 8 bits without divisions; false where it cannot, nothing written then.
 bool quantize_short_codes(const int16_t* x, int64_t rows, int64_t cols, int64_t ld, const CodeGrid& grid,
                           const Draw& draw, int64_t row0, uint8_t* out, int64_t out_ld);
+void lstm_cell_f32(const float* low, const float* high, const float* part, int64_t rows, int64_t hidden, float* cell,
+                   float* state);
+void gru_cell_f32(const float* low, const float* high, const float* bias, const float* part, int64_t rows,
+                  int64_t hidden, const float* state, float* out);
 
 }  // namespace quintil::kernels::avx512vnni

@@ -82,5 +82,9 @@ void widen_u8s16(const uint8_t* codes, int64_t n, int32_t zero, int16_t* out);
 void double_round_s8s8(const int8_t* codes, int64_t n, const Narrowing& to, int8_t* out);
 
 void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float* out);
+void lstm_cell_f32(const float* low, const float* high, const float* part, int64_t rows, int64_t hidden, float* cell,
+                   float* state);
+void gru_cell_f32(const float* low, const float* high, const float* bias, const float* part, int64_t rows,
+                  int64_t hidden, const float* state, float* out);
 
 }  // namespace quintil::kernels::scalar

@@ -7,7 +7,7 @@ the lower one turned over, the level is made of those of two 8-bit codes:
     q + 1/2 = 256 (high + 1/2) + (low + 1/2)
 
 Both bytes multiply the codes of the weight, in one product of twice the rows; the halves add the same to every row.
-What follows the sums is float32.
+What follows the sums is float32, by sums, products and quotients alone, so that states are equal on every CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from quintil.nn import run_products
+from quintil.nn.half_products import fits_odd
 
 States = tuple[Tensor, ...]
 _HALVES = 256 * 0.5 + 0.5
@@ -34,19 +35,27 @@ class Matrix:
     starts: list[int]
     bits: int
 
+    @property
+    def of_scan(self) -> tuple[Tensor, Tensor, bool] | None:
+        """Weight, its lengths [N] and whether it holds odd integers, as the scans in C++ take them; None with several runs."""
+        return (self.weight, self.lengths[:, 0], fits_odd(self.bits)) if len(self.starts) == 2 else None
+
     def times_codes(self, x: Tensor, x_scale: Tensor, x_bits: int, bias: Tensor | None) -> Tensor:
         """Half-integers [.., K] -> [.., N]."""
         return run_products.linear(x, x_scale, self.weight, self.lengths, self.starts, bias, x_bits, self.bits)
 
+    def of_bytes(self, h: Tensor, step: Tensor) -> Tensor:
+        """float32 [n, K] -> [2, n, N], of the lower and the upper bytes; step: `state_step` of the largest |h| there can be."""
+        codes = torch.ops.quintil._state_codes(h, step)
+        return run_products.linear_runs(codes, step, 0, self.weight, self.lengths, self.starts, None, self.bits)
+
     def times_state(self, h: Tensor, step: Tensor) -> Tensor:
-        """float32 [n, K] -> [n, N], less `halves`; step: `state_step` of the largest |h| there can be."""
-        low, high = run_products.linear_runs(
-            state_codes(h, step), step, 0, self.weight, self.lengths, self.starts, None, self.bits
-        )
+        """float32 [n, K] -> [n, N], less `halves`."""
+        low, high = self.of_bytes(h, step)
         return torch.add(low, high, alpha=256)
 
     def halves(self, step: Tensor, bias: Tensor | None) -> Tensor:
-        """What the halves of both bytes add to every row of `times_state`, and the bias: [N]."""
+        """What the halves of both bytes add to every row of `times_state` or `of_bytes`, and the bias: [N]."""
         ones = torch.ones([1, self.weight.size(1)], dtype=torch.int8)
         return run_products.linear_runs(
             ones, _HALVES * step, 0, self.weight, self.lengths, self.starts, bias, self.bits
@@ -58,29 +67,8 @@ def state_step(largest: Tensor = _ONE) -> Tensor:
     return largest / 2**15
 
 
-def state_codes(h: Tensor, step: Tensor) -> Tensor:
-    """float32 [n, K] -> int8 [2, n, K]: the lower and the upper bytes."""
-    codes = torch.ops.quintil.vecq_codes(h, 16, step).bitwise_xor_(128)
-    return codes.contiguous().view(torch.int8).reshape(*h.shape, 2).movedim(-1, 0)
-
-
-def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """State and cell after gates [n, 4 * hidden] before their functions: input, forget, cell, output."""
-    into, forget, _, out = gates.sigmoid().chunk(4, -1)
-    cell = torch.addcmul(forget * cell, into, gates.chunk(4, -1)[2].tanh())
-    return out * cell.tanh(), cell
-
-
-def gru_cell(of_input: Tensor, of_state: Tensor, h: Tensor) -> Tensor:
-    """The next state from both products [n, 3 * hidden]: reset, update, new."""
-    hidden = h.size(-1)
-    reset, update = (of_input[:, : 2 * hidden] + of_state[:, : 2 * hidden]).sigmoid_().chunk(2, -1)
-    new = torch.addcmul(of_input[:, 2 * hidden :], reset, of_state[:, 2 * hidden :]).tanh_()
-    return torch.addcmul(new, update, h - new)
-
-
 def scan(
-    parts: Tensor, sizes: Sequence[int], states: States, step: Callable[[Tensor, States], States], backwards: bool
+    step: Callable[[Tensor, States], States], parts: Tensor, sizes: Sequence[int], states: States, backwards: bool
 ) -> tuple[Tensor, States]:
     """Run over time steps of sizes[t] rows, no more than those before; parts: [sum of sizes, ...], step after step.
 

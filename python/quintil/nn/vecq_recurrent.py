@@ -9,6 +9,7 @@ takes one of 16 bits (`recurrent_products.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from quintil.nn import run_products
 from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
-from quintil.nn.recurrent_products import Matrix, States, gru_cell, lstm_cell, scan, state_step
+from quintil.nn.recurrent_products import Matrix, States, scan, state_step
 from quintil.nn.registry import SwappedLayer, swaps
 from quintil.nn.vecq import DEEPEST_SUM, level_sizes, run_starts, uneven_groups
 from quintil.schemes import VecQ
@@ -197,13 +198,13 @@ class _Sequence(VecQRecurrent):
             found = []
             for reverse in range(directions):
                 own = f"_l{layer}{'_reverse' if reverse else ''}"
-                weight, (bias, advance) = operands[f"weight_ih{own}"], self._steps(operands, own, step)
+                weight, (bias, run) = operands[f"weight_ih{own}"], self._steps(operands, own, step)
                 if layer == 0:
                     part = self.times_input(weight, x, bias)
                 else:
                     part = weight.times_state(output, step).add_(weight.halves(step, bias))
                 states = tuple(state[layer * directions + reverse] for state in start)
-                found.append(scan(part, sizes, states, advance, bool(reverse)))
+                found.append(run(part, sizes, states, bool(reverse)))
             output = torch.cat([outputs for outputs, _ in found], -1)
             ends += [states for _, states in found]
         return output.to(x.dtype), tuple(torch.stack(s).to(given[0].dtype) for s in zip(*ends))
@@ -239,19 +240,30 @@ class VecQLSTM(_Sequence, nn.LSTM):
         return largest
 
     def _steps(self, operands: dict[str, Any], own: str, step: Tensor) -> tuple[Tensor | None, Any]:
-        """What is added to every product of the input, and the function of one time step."""
+        """What is added to every product of the input, and the function that runs through all time steps as `scan` does."""
         recurrent, projection = operands[f"weight_hh{own}"], operands.get(f"weight_hr{own}")
         bias = recurrent.halves(step, operands[f"bias_ih{own}"] + operands[f"bias_hh{own}"] if self.bias else None)
+        if projection is None and recurrent.of_scan is not None:
+
+            def run(part: Tensor, sizes: list[int], states: States, backwards: bool) -> tuple[Tensor, States]:
+                weight, lengths, odd = recurrent.of_scan
+                outputs, *ends = torch.ops.quintil._lstm_scan(
+                    part, sizes, backwards, *states, weight, lengths, step, odd
+                )
+                return outputs, tuple(ends)
+
+            return bias, run
+
         within_one = state_step()
         halves = None if projection is None else projection.halves(within_one, None)
 
         def advance(part: Tensor, states: States) -> States:
-            h, cell = lstm_cell(recurrent.times_state(states[0], step).add_(part), states[1])
+            h, cell = torch.ops.quintil._lstm_cell(recurrent.of_bytes(states[0], step), part, states[1])
             if projection is not None:  # a NaN has no code: the step takes it over
                 h = projection.times_state(h, within_one + 0 * h.sum()).add_(halves)
             return h, cell
 
-        return bias, advance
+        return bias, partial(scan, advance)
 
 
 @swaps(VecQ, nn.GRU)
@@ -269,10 +281,19 @@ class VecQGRU(_Sequence, nn.GRU):
         recurrent = operands[f"weight_hh{own}"]
         halves = recurrent.halves(step, operands.get(f"bias_hh{own}"))
 
-        def advance(part: Tensor, states: States) -> States:
-            return (gru_cell(part, recurrent.times_state(states[0], step).add_(halves), states[0]),)
+        def run(part: Tensor, sizes: list[int], states: States, backwards: bool) -> tuple[Tensor, States]:
+            if recurrent.of_scan is None:
+                return scan(advance, part, sizes, states, backwards)
+            weight, lengths, odd = recurrent.of_scan
+            outputs, end = torch.ops.quintil._gru_scan(
+                part, sizes, backwards, *states, weight, lengths, halves, step, odd
+            )
+            return outputs, (end,)
 
-        return operands.get(f"bias_ih{own}"), advance
+        def advance(part: Tensor, states: States) -> States:
+            return (torch.ops.quintil._gru_cell(recurrent.of_bytes(states[0], step), halves, part, states[0]),)
+
+        return operands.get(f"bias_ih{own}"), run
 
 
 @swaps(VecQ, nn.LSTMCell)
@@ -300,5 +321,5 @@ class VecQLSTMCell(VecQRecurrent, nn.LSTMCell):
         recurrent = operands["weight_hh"]
         bias = recurrent.halves(step, operands["bias_ih"] + operands["bias_hh"] if self.bias else None)
         part = self.times_input(operands["weight_ih"], x, bias)
-        h, c = lstm_cell(recurrent.times_state(h.float(), step).add_(part), c.float())
+        h, c = torch.ops.quintil._lstm_cell(recurrent.of_bytes(h.float(), step), part, c.float())
         return h.to(x.dtype), c.to(x.dtype)

@@ -1,0 +1,119 @@
+// Time steps of recurrent layers in the order of the law, eight hidden numbers at a time.
+//
+// e^x: n ln 2 is taken away in two parts, the power of two is put together from its exponent. max returns its second
+//   operand for NaN, so that nothing but numbers is converted; the end gives a NaN back.
+// Both ways of the tangent are computed, and each lane takes its own.
+// Tails: masks; masked lanes load zeros, of which everything is finite.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/core/types.h"
+#include "csrc/kernels/avx2/kernels.h"
+
+namespace quintil::kernels::avx2 {
+
+namespace {
+
+using Lanes = __m256;
+
+inline Lanes all(float x) {
+  return _mm256_set1_ps(x);
+}
+// p * x + c, two roundings.
+inline Lanes next(Lanes p, Lanes x, float c) {
+  return _mm256_add_ps(_mm256_mul_ps(p, x), all(c));
+}
+
+inline Lanes exp_of_negative(Lanes x) {
+  const Lanes a = _mm256_max_ps(x, all(-87.0f));
+  const Lanes n = _mm256_round_ps(_mm256_mul_ps(a, all(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Lanes r =
+      _mm256_add_ps(_mm256_sub_ps(a, _mm256_mul_ps(n, all(0.693359375f))), _mm256_mul_ps(n, all(2.12194440e-4f)));
+  Lanes p = next(all(1.9875691500e-4f), r, 1.3981999507e-3f);
+  p = next(p, r, 8.3334519073e-3f);
+  p = next(p, r, 4.1665795894e-2f);
+  p = next(p, r, 1.6666665459e-1f);
+  p = next(p, r, 5.0000001201e-1f);
+  const Lanes e = _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(p, _mm256_mul_ps(r, r)), r), all(1.0f));
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(e, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+}
+
+inline Lanes unless_nan(Lanes x, Lanes value) {
+  return _mm256_blendv_ps(value, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+
+inline Lanes logistic(Lanes x) {
+  const Lanes t = exp_of_negative(_mm256_or_ps(x, all(-0.0f)));
+  const Lanes upper = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ);
+  return unless_nan(x, _mm256_div_ps(_mm256_blendv_ps(t, all(1.0f), upper), _mm256_add_ps(all(1.0f), t)));
+}
+
+inline Lanes hyperbolic_tangent(Lanes x) {
+  const Lanes size = _mm256_andnot_ps(all(-0.0f), x), z = _mm256_mul_ps(x, x);
+  Lanes p = next(all(-5.70498872745e-3f), z, 2.06390887954e-2f);
+  p = next(p, z, -5.37397155531e-2f);
+  p = next(p, z, 1.33314422036e-1f);
+  p = next(p, z, -3.33332819422e-1f);
+  const Lanes near = _mm256_add_ps(_mm256_mul_ps(_mm256_mul_ps(p, z), x), x);
+  const Lanes t = exp_of_negative(_mm256_mul_ps(all(-2.0f), size));
+  const Lanes quotient = _mm256_div_ps(_mm256_sub_ps(all(1.0f), t), _mm256_add_ps(all(1.0f), t));
+  const Lanes far = _mm256_or_ps(quotient, _mm256_and_ps(x, all(-0.0f)));
+  return unless_nan(x, _mm256_blendv_ps(far, near, _mm256_cmp_ps(size, all(0.625f), _CMP_LT_OQ)));
+}
+
+// low + 256 high of both bytes of a state.
+inline Lanes whole(const float* low, const float* high, int64_t i, __m256i lanes) {
+  return _mm256_add_ps(_mm256_maskload_ps(low + i, lanes),
+                       _mm256_mul_ps(_mm256_maskload_ps(high + i, lanes), all(256.0f)));
+}
+
+inline __m256i lanes_of(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count < 8 ? count : 8)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+}  // namespace
+
+void lstm_cell_f32(const float* low, const float* high, const float* part, int64_t rows, int64_t hidden, float* cell,
+                   float* state) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < hidden; j += 8) {
+      const __m256i lanes = lanes_of(hidden - j);
+      const auto gate = [&](int64_t which) {
+        const int64_t i = (4 * r + which) * hidden + j;
+        return _mm256_add_ps(whole(low, high, i, lanes), _mm256_maskload_ps(part + i, lanes));
+      };
+      const int64_t i = r * hidden + j;
+      const Lanes kept = _mm256_mul_ps(logistic(gate(1)), _mm256_maskload_ps(cell + i, lanes));
+      const Lanes next_cell = _mm256_add_ps(kept, _mm256_mul_ps(logistic(gate(0)), hyperbolic_tangent(gate(2))));
+      _mm256_maskstore_ps(cell + i, lanes, next_cell);
+      _mm256_maskstore_ps(state + i, lanes, _mm256_mul_ps(logistic(gate(3)), hyperbolic_tangent(next_cell)));
+    }
+  }
+}
+
+void gru_cell_f32(const float* low, const float* high, const float* bias, const float* part, int64_t rows,
+                  int64_t hidden, const float* state, float* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < hidden; j += 8) {
+      const __m256i lanes = lanes_of(hidden - j);
+      const auto of_input = [&](int64_t which) {
+        return _mm256_maskload_ps(part + (3 * r + which) * hidden + j, lanes);
+      };
+      const auto of_state = [&](int64_t which) {
+        return _mm256_add_ps(whole(low, high, (3 * r + which) * hidden + j, lanes),
+                             _mm256_maskload_ps(bias + which * hidden + j, lanes));
+      };
+      const Lanes reset = logistic(_mm256_add_ps(of_input(0), of_state(0)));
+      const Lanes update = logistic(_mm256_add_ps(of_input(1), of_state(1)));
+      const Lanes fresh = hyperbolic_tangent(_mm256_add_ps(of_input(2), _mm256_mul_ps(reset, of_state(2))));
+      const Lanes before = _mm256_maskload_ps(state + r * hidden + j, lanes);
+      _mm256_maskstore_ps(out + r * hidden + j, lanes,
+                          _mm256_add_ps(fresh, _mm256_mul_ps(update, _mm256_sub_ps(before, fresh))));
+    }
+  }
+}
+
+}  // namespace quintil::kernels::avx2
