@@ -37,7 +37,7 @@ class Matrix:
 
     @property
     def of_scan(self) -> tuple[Tensor, Tensor, bool] | None:
-        """Weight, its lengths [N] and whether it holds odd integers, as the scans in C++ take them; None with several runs."""
+        """Weight, its lengths [N], and whether it holds odd integers, for the scans in C++; None of several runs."""
         return (self.weight, self.lengths[:, 0], fits_odd(self.bits)) if len(self.starts) == 2 else None
 
     def times_codes(self, x: Tensor, x_scale: Tensor, x_bits: int, bias: Tensor | None) -> Tensor:
@@ -45,7 +45,7 @@ class Matrix:
         return run_products.linear(x, x_scale, self.weight, self.lengths, self.starts, bias, x_bits, self.bits)
 
     def of_bytes(self, h: Tensor, step: Tensor) -> Tensor:
-        """float32 [n, K] -> [2, n, N], of the lower and the upper bytes; step: `state_step` of the largest |h| there can be."""
+        """float32 [n, K] -> [2, n, N], of lower and upper bytes; step: `state_step` of the largest |h| there can be."""
         codes = torch.ops.quintil._state_codes(h, step)
         return run_products.linear_runs(codes, step, 0, self.weight, self.lengths, self.starts, None, self.bits)
 

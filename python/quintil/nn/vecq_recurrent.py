@@ -9,7 +9,6 @@ takes one of 16 bits (`recurrent_products.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -240,22 +239,18 @@ class VecQLSTM(_Sequence, nn.LSTM):
         return largest
 
     def _steps(self, operands: dict[str, Any], own: str, step: Tensor) -> tuple[Tensor | None, Any]:
-        """What is added to every product of the input, and the function that runs through all time steps as `scan` does."""
+        """What is added to every product of the input, and the function that runs through all time steps, as `scan`."""
         recurrent, projection = operands[f"weight_hh{own}"], operands.get(f"weight_hr{own}")
         bias = recurrent.halves(step, operands[f"bias_ih{own}"] + operands[f"bias_hh{own}"] if self.bias else None)
-        if projection is None and recurrent.of_scan is not None:
-
-            def run(part: Tensor, sizes: list[int], states: States, backwards: bool) -> tuple[Tensor, States]:
-                weight, lengths, odd = recurrent.of_scan
-                outputs, *ends = torch.ops.quintil._lstm_scan(
-                    part, sizes, backwards, *states, weight, lengths, step, odd
-                )
-                return outputs, tuple(ends)
-
-            return bias, run
-
         within_one = state_step()
         halves = None if projection is None else projection.halves(within_one, None)
+
+        def run(part: Tensor, sizes: list[int], states: States, backwards: bool) -> tuple[Tensor, States]:
+            if projection is not None or recurrent.of_scan is None:
+                return scan(advance, part, sizes, states, backwards)
+            weight, lengths, odd = recurrent.of_scan
+            outputs, *ends = torch.ops.quintil._lstm_scan(part, sizes, backwards, *states, weight, lengths, step, odd)
+            return outputs, tuple(ends)
 
         def advance(part: Tensor, states: States) -> States:
             h, cell = torch.ops.quintil._lstm_cell(recurrent.of_bytes(states[0], step), part, states[1])
@@ -263,7 +258,7 @@ class VecQLSTM(_Sequence, nn.LSTM):
                 h = projection.times_state(h, within_one + 0 * h.sum()).add_(halves)
             return h, cell
 
-        return bias, partial(scan, advance)
+        return bias, run
 
 
 @swaps(VecQ, nn.GRU)
@@ -285,10 +280,10 @@ class VecQGRU(_Sequence, nn.GRU):
             if recurrent.of_scan is None:
                 return scan(advance, part, sizes, states, backwards)
             weight, lengths, odd = recurrent.of_scan
-            outputs, end = torch.ops.quintil._gru_scan(
+            outputs, *ends = torch.ops.quintil._gru_scan(
                 part, sizes, backwards, *states, weight, lengths, halves, step, odd
             )
-            return outputs, (end,)
+            return outputs, tuple(ends)
 
         def advance(part: Tensor, states: States) -> States:
             return (torch.ops.quintil._gru_cell(recurrent.of_bytes(states[0], step), halves, part, states[0]),)
