@@ -34,7 +34,7 @@ _HAR = RunConfig(
     split="hdqt",
 )
 _INTENDED = {"milestones": (50,), "normalise": "minmax_train"}
-# lr: of 0.01, 0.02, 0.05, 0.1 and 0.2 the highest average accuracy of float32 on the validation side (30 epochs, 2 seeds)
+# lr: of 0.01, 0.02, 0.05, 0.1, 0.2 the best average accuracy of float32 on the validation side (30 epochs, 2 seeds)
 _WINDOWS = _HAR.replace(dataset="hapt_windows", model="lstm", normalise="zscore_train", lr=0.05)
 _CIFAR = RunConfig(
     dataset="cifar100",
