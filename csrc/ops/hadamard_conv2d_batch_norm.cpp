@@ -208,20 +208,21 @@ Forward forward_meta(const Tensor& x, const Tensor& weight, const Tensor& norm_w
 }
 
 // Gradient of the batch normalisation, and of what lies behind it: from the gradient of y to that of the convolution's output.
+// dy lies in scratch memory, whose pages are there already.
 struct NormGradient {
-  Tensor dy, norm_weight, norm_bias, residual;
+  float* dy;
+  Tensor norm_weight, norm_bias, residual;
 };
 
 // grad is in channels-last format. Sums of 1024 rows each, then chunks ascending (N8).
-NormGradient norm_gradient(const Tensor& grad, const Tensor& sums, const Tensor& positive, const Tensor& constants,
-                           bool residual_needed) {
+NormGradient norm_gradient(Workspace& scratch, const Tensor& grad, const Tensor& sums, const Tensor& positive,
+                           const Tensor& constants, bool residual_needed) {
   const int64_t rows = sums.size(0), channels = sums.size(1), chunks = (rows + kSumChunk - 1) / kSumChunk;
   const auto* x = sums.const_data_ptr<int16_t>();
   const auto* g = grad.const_data_ptr<float>();
   const auto* mask = positive.numel() > 0 ? positive.const_data_ptr<uint8_t>() : nullptr;
   const auto* table = constants.const_data_ptr<float>();
   const auto mask_at = [&](int64_t row) { return mask == nullptr ? nullptr : mask + row * mask_width(channels); };
-  Workspace scratch;
   auto* parts = scratch.take<float>(chunks * 2 * channels);
   std::fill_n(parts, chunks * 2 * channels, 0.0f);
   NormBackward norm{table + kScale * channels, table + kShift * channels, nullptr, nullptr, table + kGain * channels};
@@ -241,9 +242,9 @@ NormGradient norm_gradient(const Tensor& grad, const Tensor& sums, const Tensor&
   }
   norm.mean_grad = means;
   norm.mean_product = means + channels;
-  NormGradient result{at::empty_like(grad), totals[1].clone(), totals[0].clone(),
+  NormGradient result{scratch.take<float>(rows * channels), totals[1].clone(), totals[0].clone(),
                       residual_needed ? at::empty_like(grad) : at::empty({0}, at::kFloat)};
-  auto* dy = result.dy.mutable_data_ptr<float>();
+  float* dy = result.dy;
   auto* passed = residual_needed ? result.residual.mutable_data_ptr<float>() : nullptr;
   at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
@@ -263,9 +264,10 @@ Backward backward_cpu(const Tensor& grad, const Tensor& sums, const Tensor& posi
   check_finite(kOp, "grad", grad);
   const HadamardConfig config = HadamardConfig::decode(options);
   const ConvProblem p = conv_problem(x_size, w_size, stride, padding, dilation, config.channels_last_taps);
-  const NormGradient n = norm_gradient(grad.contiguous(kChannelsLast), sums, positive, constants, needed[2]);
-  auto [dx, dw] = conv_gradients(kOp, {p, config, n.dy.const_data_ptr<float>(), seed}, x_codes, weight_codes, scales,
-                                 x_size, w_size, {needed[0], needed[1]});
+  Workspace scratch;
+  const NormGradient n = norm_gradient(scratch, grad.contiguous(kChannelsLast), sums, positive, constants, needed[2]);
+  auto [dx, dw] = conv_gradients(kOp, {p, config, n.dy, seed}, x_codes, weight_codes, scales, x_size, w_size,
+                                 {needed[0], needed[1]});
   return {dx, dw, n.norm_weight, n.norm_bias, n.residual};
 }
 
