@@ -224,3 +224,10 @@ def test_more_tasks_train_on_stored_samples_too_and_narrow_codes_take_less():
     assert less[0] < float32[0]
     assert run_joules(config.replace(scheme=quintil.LUQ())) is None
     assert run_joules(config.replace(method="der")) is None
+
+
+def test_places_of_an_axis_stand_in_order_whichever_arms_were_chosen():
+    from quintil.experiments.figure import by_number
+
+    assert sorted(["8", "none", "6", "no limit", "10"], key=by_number) == ["6", "8", "10", "none", "no limit"]
+    assert sorted(["8/16", "3/6", "10/20"], key=by_number) == ["3/6", "8/16", "10/20"]

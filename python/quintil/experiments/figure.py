@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle, product
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -74,9 +76,17 @@ def _points(study: Study, arms: Sequence[ArmResult], axes: Axes) -> None:
     axes.set_xlabel("last accuracy (%)")
 
 
+def by_number(place: str) -> float:
+    """What a place of an axis is sorted by; words such as 'none' come last, in their order."""
+    try:
+        return float(place.split("/")[0])
+    except ValueError:
+        return math.inf
+
+
 def _curves(study: Study, arms: Sequence[ArmResult], axes: Axes) -> None:
     """A curve per line over the places of the axis; arms beside it are horizontal lines."""
-    places = list(dict.fromkeys(arm.x for arm in arms if arm.x is not None))
+    places = sorted(dict.fromkeys(arm.x for arm in arms if arm.x is not None), key=by_number)
     lines = list(dict.fromkeys(arm.line for arm in arms if arm.x is not None))
     for line, colour in zip(lines, COLOURS):
         own = [(places.index(arm.x), arm.estimate(HEADLINE)) for arm in arms if arm.line == line and arm.x is not None]
@@ -86,9 +96,14 @@ def _curves(study: Study, arms: Sequence[ArmResult], axes: Axes) -> None:
             capsize=2.5, elinewidth=0.8,
         )  # fmt: skip
         axes.plot([], [], color=colour, marker="o", markersize=4, linewidth=1.6, label=line)
+    beside = [arm for arm in arms if arm.x is None and arm.label != study.reference]
+    looks = cycle(product(("-.", ":"), COLOURS[len(lines) :] or COLOURS))
+    for arm, (dashes, colour) in zip(beside, looks):
+        axes.axhline(arm.estimate(HEADLINE).mean, color=colour, linewidth=1.2, linestyle=dashes, label=arm.label)
     for arm in arms:
-        if arm.x is None:
+        if arm.label == study.reference:
             axes.axhline(arm.estimate(HEADLINE).mean, color=MUTED, linewidth=1.0, linestyle="--", label=arm.label)
     axes.set_xticks(range(len(places)), places)
+    axes.margins(x=0.06)
     axes.set_xlabel(study.axis)
     axes.set_ylabel("last accuracy (%)")
