@@ -4,8 +4,8 @@
     python scripts/reproduce/ablation_table.py docs/results/study_*.json > docs/results/dsads_ablations.md
 
 Data set and learner are chosen by --dataset and --learner. Differences are paired by seed with the float32 of the same
-study, since float32 depends on the CPU: its products altogether, a quantised run where PyTorch's loss does. (HDQT() gave
-equal accuracies for equal seeds on an Intel CPU with AMX and an AMD one with AVX-512, others on one with AVX2 alone.)
+study, since float32 depends on the CPU: its products altogether, a quantised run where PyTorch's loss does. HDQT() gave
+equal accuracies for equal seeds on an Intel CPU with AMX and an AMD one with AVX-512, others on one with AVX2 alone.
 """
 
 from __future__ import annotations

@@ -48,14 +48,18 @@ def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
             beside = (3, -10 if number % 2 else 4)
             axes.annotate(arm.x, (place, value), xytext=beside, textcoords="offset points", fontsize=7.5, color=MUTED)
     middle = max((arm.joules[0] for arm in counted), default=0.0) / 2
-    for arm in counted:
-        if not arm.line:  # its name on the side where there is room
-            place, left = (arm.joules[0], arm.estimate(HEADLINE).mean), arm.joules[0] > middle
-            axes.plot(*place, "s", color=MUTED, markersize=5)
-            axes.annotate(
-                arm.label, place, xytext=(-6 if left else 6, -2.5), textcoords="offset points",
-                ha="right" if left else "left", fontsize=7.5, color=MUTED,
-            )  # fmt: skip
+    alone = sorted((arm for arm in counted if not arm.line), key=lambda arm: arm.estimate(HEADLINE).mean)
+    accuracies = [arm.estimate(HEADLINE).mean for arm in counted]
+    apart, lift, below = 0.06 * (max(accuracies, default=0) - min(accuracies, default=0)), 0.0, -math.inf
+    for arm in alone:  # its name on the side where there is room, above that of a point that lies close
+        place, left = (arm.joules[0], arm.estimate(HEADLINE).mean), arm.joules[0] > middle
+        lift = lift + 9 if place[1] - below < apart else 0.0
+        below = place[1]
+        axes.plot(*place, "s", color=MUTED, markersize=5)
+        axes.annotate(
+            arm.label, place, xytext=(-6 if left else 6, lift - 2.5), textcoords="offset points",
+            ha="right" if left else "left", fontsize=7.5, color=MUTED,
+        )  # fmt: skip
     axes.margins(y=0.15)
     axes.set_xlabel("joules of a run's training steps, counted")
     axes.set_ylabel("last accuracy (%)")
