@@ -9,6 +9,7 @@ from itertools import cycle, product
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from quintil.report.render import COLOURS, MUTED, Panel, Picture, draw
 
@@ -38,16 +39,19 @@ def draw_study(study: Study, found: Sequence[ArmResult], stem: Path) -> Path:
 def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
     """Accuracy against the energy of a run, a curve per line, float32 as a point."""
     counted = [arm for arm in arms if arm.joules is not None]
-    for line, colour in zip(dict.fromkeys(arm.line for arm in counted if arm.line), COLOURS):
+    for number, (line, colour) in enumerate(zip(dict.fromkeys(arm.line for arm in counted if arm.line), COLOURS)):
         own = [arm for arm in counted if arm.line == line]
         x, y = [arm.joules[0] for arm in own], [arm.estimate(HEADLINE).mean for arm in own]
         axes.plot(x, y, marker="o", markersize=4, linewidth=1.2, color=colour)
-        for number, (arm, place, value) in enumerate(
-            zip(own, x, y)
-        ):  # names by turns above and below: points lie close
-            beside = (3, -10 if number % 2 else 4)
-            axes.annotate(arm.x, (place, value), xytext=beside, textcoords="offset points", fontsize=7.5, color=MUTED)
-    middle = max((arm.joules[0] for arm in counted), default=0.0) / 2
+        for i, beside in (
+            (0, (-4, -10)),
+            (-1, (4, -10 if number % 2 else 4)),
+        ):  # the ends: what lies between them stands in the other panel
+            axes.annotate(
+                own[i].x, (x[i], y[i]), xytext=beside, textcoords="offset points", fontsize=7.5, color=colour,
+                ha="right" if i == 0 else "left",
+            )  # fmt: skip
+    middle = math.sqrt(math.prod(f(arm.joules[0] for arm in counted) for f in (min, max))) if counted else 0.0
     alone = sorted((arm for arm in counted if not arm.line), key=lambda arm: arm.estimate(HEADLINE).mean)
     accuracies = [arm.estimate(HEADLINE).mean for arm in counted]
     apart, lift, below = 0.06 * (max(accuracies, default=0) - min(accuracies, default=0)), 0.0, -math.inf
@@ -60,7 +64,11 @@ def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
             arm.label, place, xytext=(-6 if left else 6, lift - 2.5), textcoords="offset points",
             ha="right" if left else "left", fontsize=7.5, color=MUTED,
         )  # fmt: skip
-    axes.margins(y=0.15)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.12, y=0.15)
     axes.set_xlabel("joules of a run's training steps, counted")
     axes.set_ylabel("last accuracy (%)")
 
