@@ -28,7 +28,7 @@ for name in baselines accumulator-sweep bit-sweep hadamard-ablation rounding-abl
   study "$name" "study_$name"
 done
 keep dsads_ablations "$python" "$here/ablation_table.py" "$out"/study_{accumulator-sweep,hadamard,rounding,requantize}*.json \
-  "$out"/study_{dc-row,baselines}.json
+  "$out"/study_{dc-row,baselines,bit-sweep,learning-rate}.json
 
 if [[ "$quick" == --quick ]]; then
   export FLOAT_EPOCHS=1 EPOCHS=1

@@ -25,7 +25,7 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "\n".join(f"  {_state(folder):<10}{names[job.config]}, seed {job.seed}" for job, folder in plan.items())
             )
             return 0
-        folders = _train(asked, todo, options.workers)
-        if chosen.measure:
+        failed = _train(asked, todo, options.workers)
+        folders = {job.config: folder.path.parent for job, folder in plan.items()}
+        if chosen.measure and not failed:
             _write_measures(chosen, asked, folders, options, arguments)
-        else:
-            found = [result(chosen, cell, read_run(folder)) for cell, folder in zip(asked, folders, strict=True)]
-            _write_accuracies(chosen, pooled(found, earlier), options, arguments)
+        elif not chosen.measure:
+            kept = [cell for cell in asked if any(job.config == cell.config and plan[job].finished for job in plan)]
+            found = [result(chosen, cell, read_run(folders[cell.config])) for cell in kept]
+            _write_accuracies(chosen, pooled(found, earlier), failed, options, arguments)
+        if failed:
+            raise SweepError(failed)
     except KeyboardInterrupt:
         print("\nstopped; finished runs and tasks are kept, the same command goes on from here", file=sys.stderr)
         return 130
@@ -142,8 +146,8 @@ def _state(folder: SeedDirectory) -> str:
     return "finished" if folder.finished else "begun" if folder.path.is_dir() else "new"
 
 
-def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> list[Path]:
-    """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns their folders."""
+def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> dict[Job, BaseException]:
+    """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns those that failed."""
     waiting, ended = set(todo), []
     names = _names(asked)
     with tqdm(total=len(todo), unit="run", dynamic_ncols=True, disable=None) as bar:
@@ -156,7 +160,11 @@ def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> l
                 tqdm.write(f"{len(ended)}/{len(todo)}  {names[job.config]}, seed {job.seed}: {said}", file=sys.stdout)
                 sys.stdout.flush()
 
-        return sweep([cell.config for cell in asked], workers=workers, on_job=on_job)
+        try:
+            sweep([cell.config for cell in asked], workers=workers, on_job=on_job)
+        except SweepError as error:
+            return error.failures
+    return {}
 
 
 def _accuracy(folder: Path) -> str:
@@ -165,22 +173,34 @@ def _accuracy(folder: Path) -> str:
 
 
 def _write_accuracies(
-    chosen: Study, found: Sequence[ArmResult], options: argparse.Namespace, arguments: Sequence[str]
+    chosen: Study,
+    found: Sequence[ArmResult],
+    failed: Mapping[Job, BaseException],
+    options: argparse.Namespace,
+    arguments: Sequence[str],
 ) -> None:
+    """What finished; an arm of which nothing did is left out, and what failed is said at the foot of the page."""
+    if any(chosen.reference not in [arm.label for arm in arms] for _, arms in groups(found)):
+        raise SweepError(dict(failed))  # nothing to compare with
     tables = [(title, rows(chosen, arms)) for title, arms in groups(found)]
-    facts = _facts(arguments)
+    facts = {**_facts(arguments), "failed": [f"{job}: {error}" for job, error in failed.items()]}
     _write(chosen, options, tables, as_json(chosen, found, facts), facts, lambda out: draw_study(chosen, found, out))
 
 
 def _write_measures(
-    chosen: Study, asked: Sequence[Cell], folders: Sequence[Path], options: argparse.Namespace, arguments: Sequence[str]
+    chosen: Study,
+    asked: Sequence[Cell],
+    folders: Mapping[RunConfig, Path],
+    options: argparse.Namespace,
+    arguments: Sequence[str],
 ) -> None:
     """Look into the networks of every run; one table, and one set of files, per data set and learner."""
     facts = _facts(arguments)
     measured = {}
     with tqdm(unit="task", dynamic_ncols=True, disable=None) as bar:
-        for cell, folder in zip(asked, folders, strict=True):
-            measured[f"{cell.dataset}, {cell.learner}"] = collect(chosen, cell, folder, bar.update)
+        for cell in asked:
+            own = collect(chosen, cell, folders[cell.config], bar.update)
+            measured[f"{cell.dataset}, {cell.learner}"] = own
     tables = [(title, table(chosen, own)) for title, own in measured.items()]
     content = {"study": chosen.name, "question": chosen.question, "facts": facts, "measured": measured}
     first = next(iter(measured.values()))
@@ -202,6 +222,8 @@ def _write(
     picture = draw(out)
     machine = f"{facts['processor']}, instruction set {facts['isa']}, one thread a run"
     footer = f"`{facts['command']}`, {facts['date']}, {machine}."
+    if facts.get("failed"):
+        footer += f" Without {len(facts['failed'])} runs that failed: {'; '.join(facts['failed'])}."
     page = out.with_name(f"{out.name}.md")
     text = markdown(chosen, tables, picture=picture.name, footer=footer)
     write_atomic(page, text)
