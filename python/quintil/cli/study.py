@@ -147,7 +147,7 @@ def _state(folder: SeedDirectory) -> str:
 
 
 def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> dict[Job, BaseException]:
-    """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns those that failed."""
+    """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns what failed."""
     waiting, ended = set(todo), []
     names = _names(asked)
     with tqdm(total=len(todo), unit="run", dynamic_ncols=True, disable=None) as bar:
