@@ -80,7 +80,7 @@ def windows(tmp_path) -> str:
 def test_a_run_learns_waves_by_integers(tmp_path):
     config = RunConfig(
         windows(tmp_path), model="lstm", increment=2, memory_size=40, epochs=15, lr=0.2, batch_size=32, fc_hid_dim=24,
-        threads=1, scheme=quintil.HDQT(), results_dir=str(tmp_path / "runs"),
+        threads=1, scheme=quintil.HDQT.best(), results_dir=str(tmp_path / "runs"),
     )  # fmt: skip
     found = quintil.metrics.read_run(run(config))
     assert found.seeds[0].config["network"] == "WindowLSTM"
