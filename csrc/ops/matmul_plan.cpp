@@ -97,8 +97,12 @@ struct Block {
   int64_t m0, m1, p0, p1;
 };
 
+int64_t tiles_of(int64_t k4, int64_t tile_k4) {
+  return tile_k4 == 0 ? 0 : (k4 + tile_k4 - 1) / tile_k4;
+}
+
 Gemm part_of(const Gemm& whole, const Block& block) {
-  const int64_t tiles = whole.tile_k4 == 0 ? 0 : (whole.k4 + whole.tile_k4 - 1) / whole.tile_k4;
+  const int64_t tiles = tiles_of(whole.k4, whole.tile_k4);
   Gemm part = whole;
   part.a += block.m0 * whole.a_row;
   part.m = block.m1 - block.m0;
@@ -191,17 +195,6 @@ Gemm gemm_of(const PackedRight& right, const Left& left, int64_t m, Workspace& s
   return gemm;
 }
 
-// out [kSumRows, columns of the block] = the sum of products [begin, end).
-void sum_run(const std::vector<KeptProduct>& products, int64_t begin, int64_t end, const Block& block, float* out) {
-  std::vector<Gemm> gemms;
-  std::vector<Epilogue> epilogues;
-  for (int64_t i = begin; i < end; ++i) {
-    gemms.push_back(part_of(products[static_cast<size_t>(i)].gemm, block));
-    epilogues.push_back(products[static_cast<size_t>(i)].epilogue);
-  }
-  kernels::active().gemm_u8s8f32_sum(gemms.data(), epilogues.data(), end - begin, out, gemms.front().n);
-}
-
 }  // namespace
 
 PackedRight pack_right(const char* op, Workspace& scratch, const Right& right, const Left& left, int64_t k, int64_t n,
@@ -249,7 +242,7 @@ void multiply(const PackedRight& right, const Left& left, int64_t m, const Out& 
 KeptProduct keep(const IntegerProduct& product, int64_t m) {
   const PackedRight& right = product.right;
   const int64_t panels = (right.n + kPanel - 1) / kPanel, depth = right.k4 * kDepth;
-  const int64_t tiles = right.tile_k4 == 0 ? 0 : (right.k4 + right.tile_k4 - 1) / right.tile_k4;
+  const int64_t tiles = tiles_of(right.k4, right.tile_k4);
   const auto panel_bytes = static_cast<size_t>(panels * depth * kPanel);
   const auto start_bytes = static_cast<size_t>(panels * tiles * kPanel) * sizeof(int32_t);
   KeptProduct kept;
@@ -273,15 +266,20 @@ void multiply_sum(const std::vector<KeptProduct>& products, int64_t run, int64_t
   const auto count = static_cast<int64_t>(products.size());
   const int64_t runs = (count + run - 1) / run, pieces = (m + kSumRows - 1) / kSumRows;
   const int64_t panels = (n + kPanel - 1) / kPanel, groups = (panels + kSumPanels - 1) / kSumPanels;
+  std::vector<Epilogue> epilogues;
+  for (const KeptProduct& product : products) epilogues.push_back(product.epilogue);
   at::parallel_for(0, pieces * groups, 1, [&](int64_t begin, int64_t end) {
     Workspace scratch;
+    std::vector<Gemm> parts(products.size());
     auto* sums = scratch.take<float>(runs * kSumRows * kSumPanels * kPanel);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t row = task % pieces * kSumRows, panel = task / pieces * kSumPanels;
       const Block block{row, std::min(m, row + kSumRows), panel, std::min(panels, panel + kSumPanels)};
       const int64_t columns = std::min(n, block.p1 * kPanel) - panel * kPanel;
-      for (int64_t r = 0; r < runs; ++r) {
-        sum_run(products, r * run, std::min(count, (r + 1) * run), block, sums + r * kSumRows * columns);
+      for (size_t i = 0; i < parts.size(); ++i) parts[i] = part_of(products[i].gemm, block);
+      for (int64_t first = 0; first < count; first += run) {
+        kernels::active().gemm_u8s8f32_sum(parts.data() + first, epilogues.data() + first, std::min(run, count - first),
+                                           sums + first / run * kSumRows * columns, columns);
       }
       for (int64_t i = row; i < block.m1; ++i) {
         kernels::active().sum_rows_f32(sums + (i - row) * columns, runs, columns, kSumRows * columns,

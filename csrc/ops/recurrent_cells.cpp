@@ -6,10 +6,9 @@
 
 #include <algorithm>
 
-#include "csrc/core/reduce.h"
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
-#include "csrc/quantizers/vecq.h"
+#include "csrc/ops/recurrent.h"
 
 namespace quintil::ops {
 
@@ -18,7 +17,6 @@ namespace {
 using at::Tensor;
 using Pair = std::tuple<Tensor, Tensor>;
 
-constexpr int64_t kStateBits = 16;
 constexpr int64_t kNumbersPerTask = 1 << 12;  // about 10 us of a cell
 constexpr int64_t kCodesPerTask = 1 << 15;
 
@@ -28,8 +26,7 @@ void check_state_codes(const Tensor& h, const Tensor& step) {
   check_dim("_state_codes", "step", step, 0);
 }
 
-// [2, ...]: the lower bytes, with their upper bit turned over, and the upper bytes of codes q with
-// q + 1/2 = 256 (upper + 1/2) + (lower + 1/2).
+// [2, ...]: the lower and the upper bytes, signed.
 Tensor state_codes_cpu(const Tensor& h, const Tensor& step) {
   check_state_codes(h, step);
   const Tensor numbers = h.contiguous();
@@ -38,17 +35,9 @@ Tensor state_codes_cpu(const Tensor& h, const Tensor& step) {
   Tensor codes = at::empty(sizes, h.options().dtype(at::kChar));
   const LevelGrid grid = level_grid(step.item<float>(), kStateBits);
   const auto* x = numbers.const_data_ptr<float>();
-  auto *low = codes.mutable_data_ptr<int8_t>(), *high = low + h.numel();
+  auto *low = static_cast<uint8_t*>(codes.mutable_data_ptr()), *high = low + h.numel();
   at::parallel_for(0, h.numel(), kCodesPerTask, [&](int64_t begin, int64_t end) {
-    int16_t whole[kSumChunk];
-    for (int64_t first = begin; first < end; first += kSumChunk) {
-      const int64_t count = std::min(kSumChunk, end - first);
-      kernels::active().steer_f32s16(x + first, count, grid, whole);
-      for (int64_t i = 0; i < count; ++i) {
-        low[first + i] = static_cast<int8_t>(whole[i] ^ 128);
-        high[first + i] = static_cast<int8_t>(whole[i] >> 8);
-      }
-    }
+    cut_states(x + begin, end - begin, grid, 0, low + begin, high + begin);
   });
   return codes;
 }
@@ -67,14 +56,9 @@ void check_cell(const char* op, int64_t gates, const Tensor& products, const Ten
   check_dtype(op, "part", part, at::kFloat);
   check_dtype(op, name, state, at::kFloat);
   check_dim(op, name, state, 2);
-  const auto expect = [&](const char* what, const Tensor& t, std::vector<c10::SymInt> size) {
-    const c10::SymIntArrayRef wanted(size);
-    TORCH_CHECK_VALUE(t.sym_sizes() == wanted, op, ": expected ", what, " to have the size ", wanted, ", got ",
-                      t.sym_sizes(), " (", name, " is ", state.sym_sizes(), ")");
-  };
   const c10::SymInt rows = state.sym_size(0), width = gates * state.sym_size(1);
-  expect("part", part, {rows, width});
-  expect("products", products, {2, rows, width});
+  check_size(op, "part", part, {rows, width}, name, state);
+  check_size(op, "products", products, {2, rows, width}, name, state);
 }
 
 int64_t rows_per_task(const Tensor& state) {

@@ -11,11 +11,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "csrc/core/reduce.h"
 #include "csrc/kernels/dispatch.h"
 #include "csrc/ops/check.h"
 #include "csrc/ops/int_products.h"
-#include "csrc/quantizers/vecq.h"
+#include "csrc/ops/recurrent.h"
 
 namespace quintil::ops {
 
@@ -44,15 +43,14 @@ struct Layer {
     check_dtype(op, "lengths", lengths, at::kFloat);
     check_dim(op, "state", state, 2);
     const c10::SymInt outputs = gates * state.sym_size(1);
-    const auto expect = [&](const char* name, const Tensor& t, std::vector<c10::SymInt> size) {
-      const c10::SymIntArrayRef wanted(size);
-      TORCH_CHECK_VALUE(t.sym_sizes() == wanted, op, ": expected ", name, " to have the size ", wanted, ", got ",
-                        t.sym_sizes(), " (state is ", state.sym_sizes(), ")");
+    const auto expect = [&](const char* name, const Tensor& t, const std::vector<c10::SymInt>& size) {
+      check_size(op, name, t, size, "state", state);
     };
     int64_t rows = 0, before = sizes.empty() ? 0 : sizes[0];
     for (const int64_t size : sizes) {
       TORCH_CHECK_VALUE(size >= 0 && size <= before, op, ": expected sizes >= 0 that do not grow, got ", sizes);
-      rows += before = size;
+      before = size;
+      rows += size;
     }
     TORCH_CHECK_VALUE(sizes.empty() || state.sym_size(0) == sizes[0], op,
                       ": expected state to have sizes[0] rows, got ", state.sym_size(0), " and ", sizes);
@@ -70,7 +68,7 @@ class StateProduct {
         n_(weight_.size(0)),
         k_(weight_.size(1)),
         ld_((k_ + kDepth - 1) / kDepth * kDepth),
-        grid_(level_grid(layer.step.item<float>(), 16)) {
+        grid_(level_grid(layer.step.item<float>(), kStateBits)) {
     CentredCodes bytes;
     bytes.zero = kZero;
     bytes.max_code = 128;
@@ -86,7 +84,9 @@ class StateProduct {
   void multiply(const float* h, int64_t rows, float* out) const {
     Workspace scratch;
     auto* codes = scratch.take<uint8_t>(2 * rows * ld_);
-    for (int64_t r = 0; r < rows; ++r) cut(h + r * k_, codes + r * ld_, codes + (rows + r) * ld_);
+    for (int64_t r = 0; r < rows; ++r) {
+      cut_states(h + r * k_, k_, grid_, kZero, codes + r * ld_, codes + (rows + r) * ld_);
+    }
     auto* sums = scratch.take<int32_t>(2 * rows * n_);
     Out to;
     to.s32 = sums;
@@ -103,19 +103,6 @@ class StateProduct {
   }
 
  private:
-  // Bytes of the 16-bit levels of one state: q + 1/2 = 256 (high + 1/2) + (low + 1/2), each kZero higher.
-  void cut(const float* h, uint8_t* low, uint8_t* high) const {
-    int16_t whole[kSumChunk];
-    for (int64_t first = 0; first < k_; first += kSumChunk) {
-      const int64_t count = std::min(kSumChunk, k_ - first);
-      kernels::active().steer_f32s16(h + first, count, grid_, whole);
-      for (int64_t i = 0; i < count; ++i) {
-        low[first + i] = static_cast<uint8_t>(whole[i]);
-        high[first + i] = static_cast<uint8_t>((whole[i] >> 8) + kZero);
-      }
-    }
-  }
-
   Tensor weight_, halves_;
   int64_t n_, k_, ld_;
   LevelGrid grid_;

@@ -245,6 +245,23 @@ def test_more_tasks_train_on_stored_samples_too_and_narrow_codes_take_less():
     assert run_joules(config.replace(method="der")) is None
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_no_page_without_a_run_to_compare_with(damaged, capsys, tmp_path, monkeypatch):
+    """The reference failed, alone or with every other run."""
+    monkeypatch.chdir(tmp_path)
+    asked = cells(
+        STUDIES["hadamard-ablation"].chosen(["none"]), datasets=["digits"], seeds=1, epochs=1, results_dir="runs"
+    )
+    for cell in asked[:damaged]:
+        bad = cell.config.directory(10) / f"seed{cell.config.seeds[0]}/ckpt/last.pt"
+        bad.parent.mkdir(parents=True)
+        bad.write_bytes(b"damage")
+    line = "hadamard-ablation --dataset digits --epochs 1 --seeds 1 --arms none --results_dir runs"
+    status, _, err = command(line, capsys)
+    assert status == 1 and err.startswith(f"error: sweep: expected every job to finish, got {damaged} failed")
+    assert not Path("runs/hadamard-ablation.md").exists()
+
+
 def test_places_of_an_axis_stand_in_order_whichever_arms_were_chosen():
     from quintil.experiments.figure import by_number
 

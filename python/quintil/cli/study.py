@@ -103,16 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "\n".join(f"  {_state(folder):<10}{names[job.config]}, seed {job.seed}" for job, folder in plan.items())
             )
             return 0
-        failed = _train(asked, todo, options.workers)
-        folders = {job.config: folder.path.parent for job, folder in plan.items()}
-        if chosen.measure and not failed:
-            _write_measures(chosen, asked, folders, options, arguments)
-        elif not chosen.measure:
-            kept = [cell for cell in asked if any(job.config == cell.config and plan[job].finished for job in plan)]
+        failure = _train(asked, todo, options.workers)
+        folders = {job.config: folder.path.parent for job, folder in plan.items() if folder.finished}
+        if not chosen.measure:
+            kept = [cell for cell in asked if cell.config in folders]
             found = [result(chosen, cell, read_run(folders[cell.config])) for cell in kept]
-            _write_accuracies(chosen, pooled(found, earlier), failed, options, arguments)
-        if failed:
-            raise SweepError(failed)
+            _write_accuracies(chosen, pooled(found, earlier), failure, options, arguments)
+        elif failure is None:
+            _write_measures(chosen, asked, folders, options, arguments)
+        if failure is not None:
+            raise failure
     except KeyboardInterrupt:
         print("\nstopped; finished runs and tasks are kept, the same command goes on from here", file=sys.stderr)
         return 130
@@ -146,7 +146,7 @@ def _state(folder: SeedDirectory) -> str:
     return "finished" if folder.finished else "begun" if folder.path.is_dir() else "new"
 
 
-def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> dict[Job, BaseException]:
+def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> SweepError | None:
     """Finish all runs, seeds outermost, so that an interrupted study has whole comparisons; returns what failed."""
     waiting, ended = set(todo), []
     names = _names(asked)
@@ -163,8 +163,8 @@ def _train(asked: Sequence[Cell], todo: Sequence[Job], workers: int | None) -> d
         try:
             sweep([cell.config for cell in asked], workers=workers, on_job=on_job)
         except SweepError as error:
-            return error.failures
-    return {}
+            return error
+    return None
 
 
 def _accuracy(folder: Path) -> str:
@@ -175,13 +175,15 @@ def _accuracy(folder: Path) -> str:
 def _write_accuracies(
     chosen: Study,
     found: Sequence[ArmResult],
-    failed: Mapping[Job, BaseException],
+    failure: SweepError | None,
     options: argparse.Namespace,
     arguments: Sequence[str],
 ) -> None:
     """What finished; an arm of which nothing did is left out, and what failed is said at the foot of the page."""
-    if any(chosen.reference not in [arm.label for arm in arms] for _, arms in groups(found)):
-        raise SweepError(dict(failed))  # nothing to compare with
+    compared = [chosen.reference in [arm.label for arm in arms] for _, arms in groups(found)]
+    if failure is not None and not (compared and all(compared)):
+        raise failure
+    failed = {} if failure is None else failure.failures
     tables = [(title, rows(chosen, arms)) for title, arms in groups(found)]
     facts = {**_facts(arguments), "failed": [f"{job}: {error}" for job, error in failed.items()]}
     _write(chosen, options, tables, as_json(chosen, found, facts), facts, lambda out: draw_study(chosen, found, out))

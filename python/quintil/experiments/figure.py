@@ -43,10 +43,8 @@ def _energies(arms: Sequence[ArmResult], axes: Axes) -> None:
         own = [arm for arm in counted if arm.line == line]
         x, y = [arm.joules[0] for arm in own], [arm.estimate(HEADLINE).mean for arm in own]
         axes.plot(x, y, marker="o", markersize=4, linewidth=1.2, color=colour)
-        for i, beside in (
-            (0, (-4, -10)),
-            (-1, (4, -10 if number % 2 else 4)),
-        ):  # the ends: what lies between them stands in the other panel
+        ends = ((0, (-4, -10)), (-1, (4, -10 if number % 2 else 4)))  # what lies between stands in the other panel
+        for i, beside in ends:
             axes.annotate(
                 own[i].x, (x[i], y[i]), xytext=beside, textcoords="offset points", fontsize=7.5, color=colour,
                 ha="right" if i == 0 else "left",
