@@ -1,15 +1,21 @@
-// From real numbers to bytes of codes, and back onto the Hadamard domain: the passes between the products.
-// Everything here works on [rows, cols] matrices in scratch memory and uses threads where it may.
+// From real numbers to bytes of codes, with threads.
 #pragma once
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
-#include "csrc/core/blocks.h"
 #include "csrc/core/types.h"
-#include "csrc/ops/workspace.h"
 
 namespace quintil::ops {
+
+constexpr int64_t kElementsPerTask = 1 << 15;  // about 10 us of quantising
+
+inline int64_t rows_per_task(int64_t cols) {
+  return std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, cols));
+}
 
 // A matrix of codes in bytes: code(r, c) = data[r * ld + c] - zero, |code| <= max_code.
 struct CodeMatrix {
@@ -33,6 +39,14 @@ std::optional<Draw> draw_for(std::optional<int64_t> seed, Site site, bool stocha
 AbsMax absmax(const float* x, int64_t n);
 AbsMax larger(AbsMax a, AbsMax b);
 
+// The range of everything that measure(begin, end) covers, over ranges of `count` things.
+template <class F>
+AbsMax parallel_range(int64_t count, int64_t grain, F measure) {
+  return at::parallel_reduce(
+      0, count, std::max<int64_t>(1, grain), AbsMax{0, 0},
+      [&](int64_t begin, int64_t end, AbsMax most) { return larger(most, measure(begin, end)); }, larger);
+}
+
 // Range fraction * max|x|; unsigned codes 0..2^b-1 if `is_signed` is false [HDQT H1, H7, H8].
 // Bytes hold code + 2^(b-1) where `offset`, else two's complement.
 Quantizer dynamic_quantizer(const AbsMax& range, float fraction, int64_t bits, bool is_signed, bool offset,
@@ -50,50 +64,5 @@ void quantize_matrix(const Quantizer& q, const float* x, int64_t rows, int64_t c
                      uint8_t* out, int64_t out_ld);
 void quantize_matrix(const Quantizer& q, const int16_t* x, int64_t rows, int64_t cols, int64_t ld, DrawRows place,
                      uint8_t* out, int64_t out_ld);
-
-// One Hadamard layout along an axis of length n.
-struct Blocks {
-  BlockMode mode = BlockMode::kPadded;
-  int64_t block = 64;
-
-  int64_t padded(int64_t n) const { return padded_length(mode, n, block); }
-  int64_t order(int64_t n) const { return largest_order(mode, n, block); }
-  float inverse(int64_t n) const { return 1.0f / static_cast<float>(undo_divisor(mode, n, block)); }
-};
-
-// A transformed matrix and its range, which is found while the numbers are in cache.
-struct TransformedFloats {
-  const float* data;
-  AbsMax range;
-};
-
-// H x along the rows of float data [rows, cols] (ld = cols), zero-padded to blocks.padded(rows) rows; `binary` blocks
-// are scaled by 1/sqrt(p) each.
-TransformedFloats transform_rows_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
-                                      int64_t cols);
-// x H along the columns of float data, to blocks.padded(cols) columns.
-TransformedFloats transform_cols_axis(Workspace& scratch, const Blocks& blocks, const float* x, int64_t rows,
-                                      int64_t cols);
-
-// H q along the rows of codes, exact, zero-padded to blocks.padded(x.rows) rows: as int16 if `narrow` and they fit, else as
-// int32.
-struct TransformedIntegers {
-  const int16_t* narrow = nullptr;
-  const int32_t* wide = nullptr;
-  int64_t bound = 0;  // on |H q|; for int16 its maximum
-};
-TransformedIntegers transform_integers(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, bool narrow);
-
-// The same, quantised again to signed codes of `bits` bits in two's complement
-// [HDQT H9, H10]; with `requantize` false the exact integers, step 1.
-struct TransformedCodes {
-  const int8_t* codes = nullptr;   // [rows, cols]
-  const int32_t* exact = nullptr;  // instead of codes, where not quantised again
-  int64_t rows = 0, cols = 0;
-  int64_t max_code = 0;
-  float step = 1;
-};
-TransformedCodes transform_codes(Workspace& scratch, const Blocks& blocks, const CodeMatrix& x, int64_t bits,
-                                 bool requantize, std::optional<Draw> draw, DrawRows place);
 
 }  // namespace quintil::ops

@@ -10,6 +10,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/ops/code_matrix.h"
+#include "csrc/ops/workspace.h"
 
 namespace quintil::ops {
 

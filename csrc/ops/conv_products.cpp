@@ -43,15 +43,21 @@ CodeMatrix quantize_image(Workspace& scratch, const Tensor& x, const HadamardCon
   return image;
 }
 
+// B1 of a backward: its weight, prepared once, and where dx goes.
+struct InputPass {
+  InputGradWeight weight;
+  float weight_step;
+  float* dx;  // [N, H, W, C]
+};
+
 // B1 for samples [first, first + count): taps are added exactly as int32, then scaled once.
-void input_gradient(const BackwardTask& t, const InputGradWeight& weight, float weight_step, int64_t first,
-                    int64_t count, float* dx) {
+void input_gradient(const BackwardTask& t, const InputPass& pass, const float* grad, int64_t first, int64_t count) {
   const ConvProblem& p = t.p;
-  const int64_t row = first * p.positions, rows = count * p.positions;
   const int64_t pixels = p.shape.height * p.shape.width * p.shape.channels;
   Workspace scratch;
-  const CodeMatrix g =
-      quantize_input_gradient(scratch, t.config, t.grad + row * p.outputs, rows, p.outputs, t.seed, {row, kDrawRun});
+  const CodeMatrix g = quantize_input_gradient(scratch, t.config, grad, count * p.positions, p.outputs, t.seed,
+                                               {first * p.positions, kDrawRun});
+  const Epilogue epilogue = input_gradient_epilogue(t.config, g, pass.weight, pass.weight_step, p.outputs);
   auto* image = scratch.take<int32_t>(pixels);
   auto* taps = scratch.take<int32_t>(kStripRows * p.depth);
   for (int64_t sample = 0; sample < count; ++sample) {
@@ -63,41 +69,48 @@ void input_gradient(const BackwardTask& t, const InputGradWeight& weight, float 
       Out out;
       out.s32 = taps;
       out.ld = p.depth;
-      multiply(weight.packed, left, strip, out);
+      multiply(pass.weight.packed, left, strip, out);
       kernels::active().col2im_s32(taps, p.depth, p.shape, position, strip, image);
     }
-    kernels::active().scale_s32f32(image, pixels, input_gradient_epilogue(t.config, g, weight, weight_step, p.outputs),
-                                   dx + (first + sample) * pixels);
+    kernels::active().scale_s32f32(image, pixels, epilogue, pass.dx + (first + sample) * pixels);
   }
 }
 
-Tensor input_gradients(const char* op, const BackwardTask& t, const Tensor& weight_codes, const float* scales,
-                       at::IntArrayRef x_size) {
-  const ConvProblem& p = t.p;
-  Tensor dx = at::empty(x_size, at::TensorOptions(at::kFloat).memory_format(kChannelsLast));
-  Workspace scratch;
-  const CodeMatrix wc = load_codes(scratch, weight_codes, p.depth, t.config.bits, scales[2], scales[3]);
-  const InputGradWeight weight = prepare_input_gradient(op, scratch, t.config, wc, t.seed);
-  auto* out = dx.mutable_data_ptr<float>();
-  if (!t.config.per_sample) {
-    input_gradient(t, weight, wc.step, 0, p.samples, out);
-  } else {
-    at::parallel_for(0, p.samples, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t sample = begin; sample < end; ++sample) input_gradient(t, weight, wc.step, sample, 1, out);
-    });
-  }
-  return dx;
+int64_t gradient_size(const ConvProblem& p, int64_t samples) {
+  return samples * p.positions * p.outputs;
 }
 
-// B2 for samples [first, first + count) as one set of rows.
-WeightGradProduct prepare_samples(const char* op, Workspace& scratch, const BackwardTask& t, const CodeMatrix& image,
-                                  int64_t first, int64_t count) {
-  const ConvProblem& p = t.p;
-  const CodeMatrix x = unfold(scratch, p, image, first * p.positions, count * p.positions);
-  const int64_t group = count == 0 ? 0 : first / count;
-  return prepare_weight_gradient(op, scratch, t.config, x, t.grad + first * p.positions * p.outputs, p.outputs, t.seed,
-                                 {group * t.config.blocks.padded(x.rows), kDrawRun});
+// B1 alone.
+void input_gradients(const BackwardTask& t, const InputPass& pass) {
+  const auto samples = [&](int64_t first, int64_t count) {
+    Workspace scratch;
+    auto* room = scratch.take<float>(gradient_size(t.p, count));
+    input_gradient(t, pass, t.grad(first, count, room), first, count);
+  };
+  if (!t.config.per_sample) return samples(0, t.p.samples);
+  at::parallel_for(0, t.p.samples, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t sample = begin; sample < end; ++sample) samples(sample, 1);
+  });
 }
+
+// B2 of a backward, and B1 on the way where there is `input`.
+struct WeightPass {
+  const char* op;
+  const BackwardTask& t;
+  const CodeMatrix& image;
+  const InputPass* input;
+
+  // Samples [first, first + count) as one set of rows; `room` holds their gradient.
+  WeightGradProduct prepare(Workspace& scratch, float* room, int64_t first, int64_t count) const {
+    const ConvProblem& p = t.p;
+    const float* grad = t.grad(first, count, room);
+    if (input != nullptr) input_gradient(t, *input, grad, first, count);
+    const CodeMatrix x = unfold(scratch, p, image, first * p.positions, count * p.positions);
+    const int64_t group = count == 0 ? 0 : first / count;
+    return prepare_weight_gradient(op, scratch, t.config, x, grad, p.outputs, t.seed,
+                                   {group * t.config.blocks.padded(x.rows), kDrawRun});
+  }
+};
 
 // Whether a kernel can add the products of samples as it makes them; it pays off where a number has few products.
 bool adds_products(const BackwardTask& t) {
@@ -108,19 +121,18 @@ bool adds_products(const BackwardTask& t) {
 
 // sum [outputs, depth] = the gradients of samples [first, first + count), added one after the other.
 // A gradient that is large beside its operands is made in pieces for all samples, so that the sums of a piece stay in L2.
-void sum_samples(const char* op, const BackwardTask& t, const CodeMatrix& image, int64_t first, int64_t count,
-                 float* sum) {
-  const int64_t outputs = t.p.outputs, depth = t.p.depth;
+void sum_samples(const WeightPass& pass, int64_t first, int64_t count, float* sum) {
+  const ConvProblem& p = pass.t.p;
+  const int64_t outputs = p.outputs, depth = p.depth;
   const bool large = outputs * depth > kLargeGradient;
   const int64_t together = large ? count : 1, rows = large ? kPieceRows : outputs;
   std::fill_n(sum, outputs * depth, 0.0f);
   for (int64_t sample = 0; sample < count; sample += together) {
     Workspace scratch;
+    auto* room = scratch.take<float>(gradient_size(p, 1));
     auto* piece = scratch.take<float>(rows * depth);
     std::vector<WeightGradProduct> products;
-    for (int64_t i = 0; i < together; ++i) {
-      products.push_back(prepare_samples(op, scratch, t, image, first + sample + i, 1));
-    }
+    for (int64_t i = 0; i < together; ++i) products.push_back(pass.prepare(scratch, room, first + sample + i, 1));
     for (int64_t row = 0; row < outputs; row += rows) {
       const int64_t height = std::min(rows, outputs - row);
       float* to = sum + row * depth;
@@ -132,33 +144,46 @@ void sum_samples(const char* op, const BackwardTask& t, const CodeMatrix& image,
   }
 }
 
+int64_t sum_blocks(const ConvProblem& p) {
+  return (p.samples + kSamplesPerSum - 1) / kSamplesPerSum;
+}
+
+void sum_kept_products(const WeightPass& pass, float* dw) {
+  const ConvProblem& p = pass.t.p;
+  std::vector<KeptProduct> products(static_cast<size_t>(p.samples));
+  at::parallel_for(0, p.samples, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      Workspace scratch;
+      auto* room = scratch.take<float>(gradient_size(p, 1));
+      products[static_cast<size_t>(s)] = keep(pass.prepare(scratch, room, s, 1).product, p.outputs);
+    }
+  });
+  multiply_sum(products, kSamplesPerSum, p.outputs, p.depth, dw);
+}
+
 // Samples ascending in blocks of 8, then blocks ascending: the same bits for any number of threads (N8).
-void weight_gradients(const char* op, const BackwardTask& t, const Tensor& x_codes, const float* scales, float* dw) {
-  const ConvProblem& p = t.p;
-  const int64_t size = p.outputs * p.depth;
+void weight_gradients(const WeightPass& pass, float* dw) {
+  const ConvProblem& p = pass.t.p;
   Workspace scratch;
-  const CodeMatrix image = load_codes(scratch, x_codes, p.shape.height * p.shape.width * p.shape.channels,
-                                      t.config.bits, scales[0], scales[1]);
-  if (!t.config.per_sample) return multiply(prepare_samples(op, scratch, t, image, 0, p.samples), 0, p.outputs, dw);
-  if (adds_products(t)) {
-    std::vector<KeptProduct> products(static_cast<size_t>(p.samples));
-    at::parallel_for(0, p.samples, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t s = begin; s < end; ++s) {
-        Workspace own;
-        products[static_cast<size_t>(s)] = keep(prepare_samples(op, own, t, image, s, 1).product, p.outputs);
-      }
-    });
-    return multiply_sum(products, kSamplesPerSum, p.outputs, p.depth, dw);
+  if (!pass.t.config.per_sample) {
+    auto* room = scratch.take<float>(gradient_size(p, p.samples));
+    return multiply(pass.prepare(scratch, room, 0, p.samples), 0, p.outputs, dw);
   }
-  const int64_t blocks = (p.samples + kSamplesPerSum - 1) / kSamplesPerSum;
+  if (adds_products(pass.t)) return sum_kept_products(pass, dw);
+  const int64_t blocks = sum_blocks(p), size = p.outputs * p.depth;
   auto* sums = scratch.take<float>(blocks * size);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * kSamplesPerSum;
-      sum_samples(op, t, image, first, std::min(kSamplesPerSum, p.samples - first), sums + b * size);
+      sum_samples(pass, first, std::min(kSamplesPerSum, p.samples - first), sums + b * size);
     }
   });
   kernels::active().sum_rows_f32(sums, blocks, size, size, dw);
+}
+
+// Whether B2's loop keeps all threads busy, so that B1 goes along with it.
+bool one_pass(const BackwardTask& t) {
+  return !t.config.per_sample || adds_products(t) || sum_blocks(t.p) >= at::get_num_threads();
 }
 
 }  // namespace
@@ -194,12 +219,27 @@ void multiply_strip(const ConvOperands& c, int64_t first, int64_t count, const O
 std::pair<Tensor, Tensor> conv_gradients(const char* op, const BackwardTask& t, const Tensor& x_codes,
                                          const Tensor& weight_codes, const Tensor& scales, at::IntArrayRef x_size,
                                          at::IntArrayRef w_size, std::array<bool, 2> needed) {
+  const ConvProblem& p = t.p;
+  const int64_t bits = t.config.bits;
   const auto* s = scales.const_data_ptr<float>();
-  Tensor dx = needed[0] ? input_gradients(op, t, weight_codes, s, x_size) : at::empty({0}, at::kFloat);
-  if (!needed[1]) return {dx, at::empty({0}, at::kFloat)};
-  Tensor matrix = at::empty({t.p.outputs, t.p.depth}, at::kFloat);
-  weight_gradients(op, t, x_codes, s, matrix.mutable_data_ptr<float>());
-  return {dx, weight_image(matrix, w_size, t.config.channels_last_taps)};
+  Workspace scratch;
+  Tensor dx = at::empty({0}, at::kFloat), dw = at::empty({0}, at::kFloat);
+  std::optional<InputPass> input;
+  if (needed[0]) {
+    dx = at::empty(x_size, at::TensorOptions(at::kFloat).memory_format(kChannelsLast));
+    const CodeMatrix weight = load_codes(scratch, weight_codes, p.depth, bits, s[2], s[3]);
+    input = {prepare_input_gradient(op, scratch, t.config, weight, t.seed), weight.step, dx.mutable_data_ptr<float>()};
+  }
+  const bool together = needed[1] && one_pass(t);
+  if (input && !together) input_gradients(t, *input);
+  if (needed[1]) {
+    const int64_t pixels = p.shape.height * p.shape.width * p.shape.channels;
+    const CodeMatrix image = load_codes(scratch, x_codes, pixels, bits, s[0], s[1]);
+    Tensor matrix = at::empty({p.outputs, p.depth}, at::kFloat);
+    weight_gradients({op, t, image, input && together ? &*input : nullptr}, matrix.mutable_data_ptr<float>());
+    dw = weight_image(matrix, w_size, t.config.channels_last_taps);
+  }
+  return {dx, dw};
 }
 
 }  // namespace quintil::ops

@@ -1,6 +1,6 @@
 // The three products of an HDQT convolution [HDQT H12]. The image is quantised once in channels-last order; the unfolded operand
-// exists as bytes only, a strip of output positions at a time. The backward works sample by sample (or on the whole batch)
-// and adds weight gradients in the fixed order of N8.
+// exists as bytes only, a strip of output positions at a time. The backward works sample by sample (or on the whole batch):
+// B1 and B2 of a sample follow each other, while its gradient is in cache. Weight gradients are added in the fixed order of N8.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -45,11 +46,14 @@ void for_each_strip(const ConvProblem& p, F f) {
   });
 }
 
-// What the backward of one group of samples needs.
+// The gradient of the output of samples [first, first + count): float32 [count * L, O], wherever it stands, or made in `room`,
+// which is as large. Threads ask for different samples at the same time, maybe twice for one.
+using OutputGradient = std::function<const float*(int64_t first, int64_t count, float* room)>;
+
 struct BackwardTask {
   const ConvProblem& p;
   const HadamardConfig& config;
-  const float* grad;  // [N * L, O]
+  const OutputGradient& grad;
   std::optional<int64_t> seed;
 };
 

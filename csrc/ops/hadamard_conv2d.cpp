@@ -71,7 +71,8 @@ Backward backward_cpu(const Tensor& grad, const Tensor& x_codes, const Tensor& w
   const ConvProblem p = conv_problem(x_size, w_size, stride, padding, dilation, config.channels_last_taps);
   const Tensor g = grad.contiguous(kChannelsLast);
   const auto* data = g.const_data_ptr<float>();
-  auto [dx, dw] = conv_gradients(kOp, {p, config, data, seed}, x_codes, weight_codes, scales, x_size, w_size,
+  const OutputGradient rows = [&](int64_t first, int64_t, float*) { return data + first * p.positions * p.outputs; };
+  auto [dx, dw] = conv_gradients(kOp, {p, config, rows, seed}, x_codes, weight_codes, scales, x_size, w_size,
                                  {needed[0], needed[1]});
   Tensor db = at::empty({needed[2] ? p.outputs : 0}, grad.options());
   if (needed[2]) bias_gradient(data, p.samples * p.positions, p.outputs, db.mutable_data_ptr<float>());

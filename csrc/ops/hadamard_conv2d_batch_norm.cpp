@@ -10,6 +10,7 @@
 
 #include "csrc/core/saturate.h"
 #include "csrc/kernels/dispatch.h"
+#include "csrc/ops/batch_norm_passes.h"
 #include "csrc/ops/check.h"
 #include "csrc/ops/conv_products.h"
 
@@ -23,8 +24,6 @@ using Sizes = std::vector<c10::SymInt>;
 using SizesRef = c10::SymIntArrayRef;
 
 constexpr const char* kOp = "hadamard_conv2d_batch_norm";
-constexpr int64_t kSumChunk = 1024;  // rows of one partial sum (N8)
-constexpr int64_t kRowsPerTask = 512;
 
 // Largest magnitude that a sum can have, whatever the data: every tile at its limit, or every product at its largest.
 int64_t largest_sum(const HadamardConfig& config, int64_t depth) {
@@ -72,23 +71,6 @@ Sizes check_forward(const Inputs& in, SizesRef stride, SizesRef padding, SizesRe
   return sizes;
 }
 
-// Exact sums of x and x^2 per channel.
-struct Moments {
-  int64_t *sums, *squares;
-
-  Moments(Workspace& scratch, int64_t channels)
-      : sums(scratch.take<int64_t>(channels)), squares(scratch.take<int64_t>(channels)) {
-    std::fill_n(sums, channels, 0);
-    std::fill_n(squares, channels, 0);
-  }
-  void add(const Moments& other, int64_t channels) {
-    for (int64_t c = 0; c < channels; ++c) {
-      sums[c] += other.sums[c];
-      squares[c] += other.squares[c];
-    }
-  }
-};
-
 // The convolution's sums [N * L, O] and their moments; integers, so the order of the strips does not matter.
 void convolve(const ConvOperands& c, int16_t* out, Moments& moments) {
   const int64_t channels = c.p.outputs;
@@ -104,39 +86,6 @@ void convolve(const ConvOperands& c, int16_t* out, Moments& moments) {
     const std::lock_guard<std::mutex> lock(mutex);
     moments.add(own, channels);
   });
-}
-
-// Rows of the table of floats per channel that the backward needs.
-enum Constant { kScale, kShift, kGain, kConstants };
-
-// Mean and biased variance of step * sum, and with them the constants of both passes: normalised = sum * scale + shift,
-// y = sum * y_scale + y_shift, gain = d y / d normalised over the deviation.
-void constants_of(const Moments& moments, int64_t values, double step, double eps, const Tensor& norm_weight,
-                  const Tensor& norm_bias, Tensor& mean, Tensor& variance, Tensor& constants, float* y_scale,
-                  float* y_shift) {
-  const int64_t channels = norm_weight.size(0);
-  const Tensor gamma = norm_weight.contiguous(), beta = norm_bias.contiguous();
-  auto* table = constants.mutable_data_ptr<float>();
-  const auto n = static_cast<double>(values);
-  for (int64_t c = 0; c < channels; ++c) {
-    const auto sum = static_cast<double>(moments.sums[c]);
-    const double centre = sum / n;
-    const double spread = (static_cast<double>(moments.squares[c]) - sum * centre) / n;
-    const double var = (spread > 0.0 ? spread : 0.0) * step * step;
-    const double scale = step / std::sqrt(var + eps), shift = -centre * scale;
-    const double weight = gamma.const_data_ptr<float>()[c], bias = beta.const_data_ptr<float>()[c];
-    mean.mutable_data_ptr<float>()[c] = static_cast<float>(centre * step);
-    variance.mutable_data_ptr<float>()[c] = static_cast<float>(var);
-    table[kScale * channels + c] = static_cast<float>(scale);
-    table[kShift * channels + c] = static_cast<float>(shift);
-    table[kGain * channels + c] = static_cast<float>(weight / std::sqrt(var + eps));
-    y_scale[c] = static_cast<float>(weight * scale);
-    y_shift[c] = static_cast<float>(weight * shift + bias);
-  }
-}
-
-int64_t mask_width(int64_t channels) {
-  return (channels + 7) / 8;
 }
 
 using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -159,11 +108,8 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const Tensor& norm_we
   Moments moments(scratch, channels);
   convolve(c, codes, moments);
 
-  Tensor mean = at::empty({channels}, at::kFloat), variance = at::empty({channels}, at::kFloat);
-  Tensor constants = at::empty({kConstants, channels}, at::kFloat);
-  auto *scale = scratch.take<float>(channels), *shift = scratch.take<float>(channels);
-  constants_of(moments, rows, static_cast<double>(c.weight.step) * static_cast<double>(c.image.step), eps, norm_weight,
-               norm_bias, mean, variance, constants, scale, shift);
+  const double step = static_cast<double>(c.weight.step) * static_cast<double>(c.image.step);
+  const NormConstants norm(scratch, moments, rows, step, eps, norm_weight, norm_bias);
   const Tensor added = residual ? residual->contiguous(kChannelsLast) : Tensor();
   const auto* add = residual ? added.const_data_ptr<float>() : nullptr;
   Tensor y = at::empty_symint(sizes, x.options().memory_format(kChannelsLast));
@@ -173,16 +119,16 @@ Forward forward_cpu(const Tensor& x, const Tensor& weight, const Tensor& norm_we
   at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     const int64_t at = begin * channels;
     kernels::active().batch_norm_s16f32(codes + at, end - begin, channels,
-                                        {scale, shift, add == nullptr ? nullptr : add + at, relu}, out + at,
-                                        mask == nullptr ? nullptr : mask + begin * mask_width(channels));
+                                        {norm.y_scale, norm.y_shift, add == nullptr ? nullptr : add + at, relu},
+                                        out + at, mask == nullptr ? nullptr : mask + begin * mask_width(channels));
   });
   y = y.contiguous(x.suggest_memory_format());
   return {y,
-          mean,
-          variance,
+          norm.mean,
+          norm.variance,
           sums,
           positive,
-          constants,
+          norm.table,
           save_codes(c.image, config.bits),
           save_codes(c.weight, config.bits),
           save_scales(c.image, c.weight)};
@@ -201,57 +147,10 @@ Forward forward_meta(const Tensor& x, const Tensor& weight, const Tensor& norm_w
           at::empty_symint({channels}, x.options()),
           at::empty_symint({rows, channels}, x.options().dtype(at::kShort)),
           at::empty_symint({relu ? rows : c10::SymInt(0), (channels + 7) / 8}, x.options().dtype(at::kByte)),
-          at::empty_symint({c10::SymInt(kConstants), channels}, x.options()),
+          at::empty_symint({c10::SymInt(NormConstants::kRows), channels}, x.options()),
           x_codes,
           weight_codes,
           scales};
-}
-
-// Gradient of the batch normalisation, and of what lies behind it: from the gradient of y to that of the convolution's output.
-// dy lies in scratch memory, whose pages are there already.
-struct NormGradient {
-  float* dy;
-  Tensor norm_weight, norm_bias, residual;
-};
-
-// grad is in channels-last format. Sums of 1024 rows each, then chunks ascending (N8).
-NormGradient norm_gradient(Workspace& scratch, const Tensor& grad, const Tensor& sums, const Tensor& positive,
-                           const Tensor& constants, bool residual_needed) {
-  const int64_t rows = sums.size(0), channels = sums.size(1), chunks = (rows + kSumChunk - 1) / kSumChunk;
-  const auto* x = sums.const_data_ptr<int16_t>();
-  const auto* g = grad.const_data_ptr<float>();
-  const auto* mask = positive.numel() > 0 ? positive.const_data_ptr<uint8_t>() : nullptr;
-  const auto* table = constants.const_data_ptr<float>();
-  const auto mask_at = [&](int64_t row) { return mask == nullptr ? nullptr : mask + row * mask_width(channels); };
-  auto* parts = scratch.take<float>(chunks * 2 * channels);
-  std::fill_n(parts, chunks * 2 * channels, 0.0f);
-  NormBackward norm{table + kScale * channels, table + kShift * channels, nullptr, nullptr, table + kGain * channels};
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t row = chunk * kSumChunk, at = row * channels;
-      float* part = parts + chunk * 2 * channels;
-      kernels::active().batch_norm_sums_s16f32(x + at, g + at, mask_at(row), std::min(kSumChunk, rows - row), channels,
-                                               norm, part, part + channels);
-    }
-  });
-  const Tensor totals = at::empty({2, channels}, at::kFloat);
-  auto *total = totals.mutable_data_ptr<float>(), *means = scratch.take<float>(2 * channels);
-  kernels::active().sum_rows_f32(parts, chunks, 2 * channels, 2 * channels, total);
-  for (int64_t i = 0; i < 2 * channels; ++i) {
-    means[i] = static_cast<float>(static_cast<double>(total[i]) / static_cast<double>(rows));
-  }
-  norm.mean_grad = means;
-  norm.mean_product = means + channels;
-  NormGradient result{scratch.take<float>(rows * channels), totals[1].clone(), totals[0].clone(),
-                      residual_needed ? at::empty_like(grad) : at::empty({0}, at::kFloat)};
-  float* dy = result.dy;
-  auto* passed = residual_needed ? result.residual.mutable_data_ptr<float>() : nullptr;
-  at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    const int64_t at = begin * channels;
-    kernels::active().batch_norm_grad_s16f32(x + at, g + at, mask_at(begin), end - begin, channels, norm, dy + at,
-                                             passed == nullptr ? nullptr : passed + at);
-  });
-  return result;
 }
 
 using Backward = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -265,8 +164,14 @@ Backward backward_cpu(const Tensor& grad, const Tensor& sums, const Tensor& posi
   const HadamardConfig config = HadamardConfig::decode(options);
   const ConvProblem p = conv_problem(x_size, w_size, stride, padding, dilation, config.channels_last_taps);
   Workspace scratch;
-  const NormGradient n = norm_gradient(scratch, grad.contiguous(kChannelsLast), sums, positive, constants, needed[2]);
-  auto [dx, dw] = conv_gradients(kOp, {p, config, n.dy, seed}, x_codes, weight_codes, scales, x_size, w_size,
+  const Tensor g = grad.contiguous(kChannelsLast);
+  NormGradient n(scratch, g, sums, positive, constants, needed[2]);
+  const OutputGradient rows = [&](int64_t first, int64_t count, float* room) {
+    n.rows(first * p.positions, count * p.positions, room);
+    return room;
+  };
+  if (!needed[0] && !needed[1] && needed[2]) rows(0, p.samples, scratch.take<float>(sums.numel()));
+  auto [dx, dw] = conv_gradients(kOp, {p, config, rows, seed}, x_codes, weight_codes, scales, x_size, w_size,
                                  {needed[0], needed[1]});
   return {dx, dw, n.norm_weight, n.norm_bias, n.residual};
 }

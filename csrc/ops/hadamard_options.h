@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "csrc/ops/code_matrix.h"
+#include "csrc/ops/code_transforms.h"
 #include "csrc/ops/matmul_plan.h"
 
 namespace quintil::ops {

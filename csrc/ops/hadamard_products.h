@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "csrc/ops/code_matrix.h"
+#include "csrc/ops/code_transforms.h"
 #include "csrc/ops/hadamard_options.h"
 #include "csrc/ops/matmul_plan.h"
 

@@ -13,8 +13,7 @@ namespace quintil::ops {
 
 namespace {
 
-constexpr int64_t kFirstRowBits = 8;                    // of the codes of first rows [HDQT H23]
-constexpr int64_t kElementsPerTask = int64_t{1} << 15;  // about 10 us of a pass
+constexpr int64_t kFirstRowBits = 8;  // of the codes of first rows [HDQT H23]
 
 // Rows of a transformed operand: `blocks` blocks of `order` rows.
 struct Layout {

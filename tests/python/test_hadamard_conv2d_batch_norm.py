@@ -119,6 +119,26 @@ def test_every_bit_follows_the_law(geometry, relu, o):
         assert_same(a, b, name) if b is not None else assert_same(by_rows(a), want[4], name)
 
 
+@pytest.mark.parametrize("geometry", [GEOMETRIES[2], GEOMETRIES[4]], ids=str)  # one block of samples, two
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_gradient_alone_is_that_among_all(geometry, threads):
+    """Whichever of them are wanted, and whether one loop over the samples makes them or two."""
+    tensors = inputs(geometry)
+    *_, g, all_five = call(tensors, geometry)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for i, want in enumerate(all_five):
+            leaves = [t.detach().clone().requires_grad_(k == i) for k, t in enumerate(tensors)]
+            y, *_ = op(*leaves, *geometry[2:], [1, 1], seed=5, **DEFAULTS.arguments(conv=True))
+            assert_same(torch.autograd.grad(y, leaves[i], g)[0], want, str(i))
+        *_, again = call(tensors, geometry, g=g)
+        for i, (a, b) in enumerate(zip(again, all_five)):
+            assert_same(a, b, str(i))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_separate_layers_and_the_op_give_one_model_the_same_step():
     """A whole step of conv, norm, add, relu in float32 ends within rounding of the fused one."""
     geometry = GEOMETRIES[2]

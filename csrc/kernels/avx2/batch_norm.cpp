@@ -12,6 +12,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -26,9 +27,7 @@ struct Strip {
   int64_t c, count;
   __m256i lanes;
 
-  Strip(int64_t first, int64_t exist) : c(first), count(exist) {
-    lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  }
+  Strip(int64_t first, int64_t exist) : c(first), count(exist), lanes(first_lanes(exist)) {}
 
   __m256 load(const float* x) const { return kFull ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, lanes); }
   void store(float* x, __m256 v) const {

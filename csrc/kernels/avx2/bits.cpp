@@ -13,19 +13,14 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
 
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
 inline __m128i load_half(const void* p) {
   return _mm_loadu_si128(static_cast<const __m128i*>(p));
-}
-inline void store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
 }
 
 inline __m256i pairs(__m256i codes) {

@@ -13,17 +13,11 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
-
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-inline void store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
-}
 
 // size / 2 <= n <= size bytes as two words that may overlap.
 template <class Word>
@@ -57,8 +51,7 @@ inline void add(int32_t* to, const int32_t* from, int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) store(to + i, _mm256_add_epi32(load(to + i), load(from + i)));
   if (i == n) return;
-  const __m256i left = _mm256_set1_epi32(static_cast<int>(n - i));
-  const __m256i rest = _mm256_cmpgt_epi32(left, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m256i rest = first_lanes(n - i);
   const __m256i sum = _mm256_add_epi32(_mm256_maskload_epi32(to + i, rest), _mm256_maskload_epi32(from + i, rest));
   _mm256_maskstore_epi32(to + i, rest, sum);
 }

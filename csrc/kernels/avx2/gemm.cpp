@@ -17,22 +17,15 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/sinks.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
 
 constexpr int64_t kPanelBytes = kPanel * kDepth;  // one k4 of a panel
-constexpr int64_t kColumns = 16;                  // columns of a block: half a panel
 constexpr int32_t kShortRun = 8;                  // groups; shorter runs than this cost more than nibbles do
 constexpr int kTileGroups = kTile / kDepth;       // groups of the default tile
-
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-inline void store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
-}
 
 // What one block reads: its rows of A, half a panel of B.
 struct Operands {
@@ -42,80 +35,6 @@ struct Operands {
   const int32_t* start;  // [tiles][32]
   int64_t k4, tile_k4, run_k4;
   int32_t limit, shift;
-};
-
-// -1 in the first `count` of eight lanes.
-inline __m256i first_lanes(int64_t count) {
-  const int32_t n = static_cast<int32_t>(count < 0 ? 0 : count > 8 ? 8 : count);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-inline __m256 scaled(__m256i total, const Epilogue& e) {
-  __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_set1_ps(e.scale[0]));
-  value = _mm256_mul_ps(value, _mm256_set1_ps(e.scale[1]));
-  value = _mm256_mul_ps(value, _mm256_set1_ps(e.scale[2]));
-  return _mm256_mul_ps(value, _mm256_set1_ps(e.inverse));
-}
-
-// Where a block goes: int32 as it is, or float32 through the epilogue (N9), cut to the columns that exist. An absent bias is
-// -0.0, the one number whose sum with any x is x.
-struct IntegerSink {
-  int32_t* c;
-  int64_t ld;
-  bool whole;
-  __m256i mask[2];
-
-  void columns(int64_t first, int64_t count) {
-    c += first;
-    whole = count >= kColumns;
-    for (int j = 0; j < 2; ++j) mask[j] = first_lanes(count - 8 * j);
-  }
-  void put(int64_t row, int j, __m256i total) const {
-    int32_t* to = c + row * ld + 8 * j;
-    if (whole) return store(to, total);
-    _mm256_maskstore_epi32(to, mask[j], total);
-  }
-};
-
-struct FloatSink {
-  float* c;
-  int64_t ld;
-  Epilogue e;
-  bool whole;
-  __m256i mask[2];
-  __m256 bias[2];
-
-  void columns(int64_t first, int64_t count) {
-    c += first;
-    whole = count >= kColumns;
-    for (int j = 0; j < 2; ++j) {
-      mask[j] = first_lanes(count - 8 * j);
-      bias[j] = e.bias == nullptr ? _mm256_set1_ps(-0.0f) : _mm256_maskload_ps(e.bias + first + 8 * j, mask[j]);
-    }
-  }
-  void put(int64_t row, int j, __m256i total) const {
-    const __m256 value = _mm256_add_ps(scaled(total, e), bias[j]);
-    float* to = c + row * ld + 8 * j;
-    if (whole) return _mm256_storeu_ps(to, value);
-    _mm256_maskstore_ps(to, mask[j], value);
-  }
-};
-
-// float32 added to what stands there.
-struct SumSink {
-  float* c;
-  int64_t ld;
-  Epilogue e;
-  __m256i mask[2];
-
-  void columns(int64_t first, int64_t count) {
-    c += first;
-    for (int j = 0; j < 2; ++j) mask[j] = first_lanes(count - 8 * j);
-  }
-  void put(int64_t row, int j, __m256i total) const {
-    float* to = c + row * ld + 8 * j;
-    _mm256_maskstore_ps(to, mask[j], _mm256_add_ps(_mm256_maskload_ps(to, mask[j]), scaled(total, e)));
-  }
 };
 
 inline __m256i broadcast4(const uint8_t* p) {

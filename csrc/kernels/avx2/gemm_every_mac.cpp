@@ -16,16 +16,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
 
 constexpr int64_t kTilesPerTotal = 258;
-
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
 
 // By byte of A, whatever it is: the byte may be padding, where only the product with the code 0 of B matters.
 struct Multiples {
@@ -44,12 +41,6 @@ struct Operands {
   int32_t start;  // top - L
   int32_t floor;  // top - 2 L
 };
-
-// -1 in the first `count` of eight lanes; any count.
-inline __m256i first_lanes(int64_t count) {
-  const int32_t n = static_cast<int32_t>(count < 0 ? 0 : count > 8 ? 8 : count);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 // Where a block goes, cut to the columns that exist.
 struct Sink {

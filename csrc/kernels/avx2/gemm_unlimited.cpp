@@ -14,6 +14,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -24,18 +25,6 @@ constexpr int64_t kColumns = 16;                  // of a block
 constexpr int kRows = 6;
 constexpr int64_t kChunk = 576;              // k of a chunk: 18 KiB of B and 7 KiB of A
 constexpr int64_t kRowLength = kChunk + 32;  // rows that begin in different sets of L1
-
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-inline void store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
-}
-
-// -1 in the first `count` of eight lanes; any count.
-inline __m256i first_lanes(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 struct WideRows {
   alignas(32) int16_t code[kRows][kRowLength];

@@ -10,18 +10,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
 
 constexpr int64_t kColumns = 16;
-
-// -1 in the first `count` of eight lanes; any count.
-inline __m256i first_lanes(int64_t count) {
-  const int32_t n = static_cast<int32_t>(count < 0 ? 0 : count > 8 ? 8 : count);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 bool fits_int16(const int32_t* x, int64_t rows, int64_t cols, int64_t row, int64_t col = 1) {
   for (int64_t r = 0; r < rows; ++r) {

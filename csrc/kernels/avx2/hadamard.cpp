@@ -15,6 +15,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -22,11 +23,6 @@ namespace {
 
 constexpr int64_t kRun = 64;          // elements of a row that eight vectors hold
 constexpr int64_t kStripBytes = 512;  // of one row; 64 of them stay in L1
-
-// -1 in the first `count` of eight lanes; any count.
-inline __m256i first_lanes(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 // Vectors of each type. A `Part` is the first few lanes of one.
 struct F32 {

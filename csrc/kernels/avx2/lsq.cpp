@@ -13,15 +13,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
 
 // -1 in the first `count` < 8 lanes.
-inline __m256i first_lanes(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 inline __m256 all_lanes(bool on) {
   return _mm256_castsi256_ps(_mm256_set1_epi32(on ? -1 : 0));

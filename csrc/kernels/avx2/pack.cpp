@@ -18,6 +18,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -25,13 +26,6 @@ namespace {
 
 constexpr int64_t kSquare = 32;  // i of a square
 constexpr int64_t kLines = 8;    // lines of a square, dwords of a vector
-
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-inline void store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
-}
 
 inline int64_t padded(int64_t k) {
   return (k + kDepth - 1) / kDepth * kDepth;

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "csrc/core/types.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -24,11 +25,6 @@ constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
 
 inline __m256i set1(uint32_t x) {
   return _mm256_set1_epi32(static_cast<int>(x));
-}
-
-// -1 in the first `count` of eight lanes; any count.
-inline __m256i first_lanes(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 // Round keys in all lanes.

@@ -13,6 +13,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 #include "csrc/kernels/avx2/philox.h"
 
 namespace quintil::kernels::avx2 {
@@ -20,13 +21,6 @@ namespace quintil::kernels::avx2 {
 namespace {
 
 constexpr int64_t kStep = 32;  // elements of one store of codes
-
-inline __m256i load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-inline void store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
-}
 
 // Eight elements as floats; of the first `count` only those exist, the rest are 0.
 inline __m256 load8(const float* x) {

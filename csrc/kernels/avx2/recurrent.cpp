@@ -10,6 +10,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -69,18 +70,13 @@ inline Lanes whole(const float* low, const float* high, int64_t i, __m256i lanes
                        _mm256_mul_ps(_mm256_maskload_ps(high + i, lanes), all(256.0f)));
 }
 
-inline __m256i lanes_of(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count < 8 ? count : 8)),
-                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
 }  // namespace
 
 void lstm_cell_f32(const float* low, const float* high, const float* part, int64_t rows, int64_t hidden, float* cell,
                    float* state) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < hidden; j += 8) {
-      const __m256i lanes = lanes_of(hidden - j);
+      const __m256i lanes = first_lanes(hidden - j);
       const auto gate = [&](int64_t which) {
         const int64_t i = (4 * r + which) * hidden + j;
         return _mm256_add_ps(whole(low, high, i, lanes), _mm256_maskload_ps(part + i, lanes));
@@ -98,7 +94,7 @@ void gru_cell_f32(const float* low, const float* high, const float* bias, const 
                   int64_t hidden, const float* state, float* out) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < hidden; j += 8) {
-      const __m256i lanes = lanes_of(hidden - j);
+      const __m256i lanes = first_lanes(hidden - j);
       const auto of_input = [&](int64_t which) {
         return _mm256_maskload_ps(part + (3 * r + which) * hidden + j, lanes);
       };

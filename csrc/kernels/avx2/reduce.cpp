@@ -8,6 +8,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
@@ -40,8 +41,7 @@ void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float*
   for (; c + 16 <= cols; c += 16) sum_strip<2>(x + c, rows, ld, out + c);
   for (; c + 8 <= cols; c += 8) sum_strip<1>(x + c, rows, ld, out + c);
   if (c == cols) return;
-  const __m256i rest = _mm256_set1_epi32(static_cast<int>(cols - c));
-  sum_masked(x + c, rows, ld, _mm256_cmpgt_epi32(rest, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), out + c);
+  sum_masked(x + c, rows, ld, first_lanes(cols - c), out + c);
 }
 
 }  // namespace quintil::kernels::avx2

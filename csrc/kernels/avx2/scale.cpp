@@ -11,17 +11,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx2/kernels.h"
+#include "csrc/kernels/avx2/lanes.h"
 
 namespace quintil::kernels::avx2 {
 
 namespace {
 
 constexpr int64_t kStep = 8;
-
-// -1 in the first `count` of eight lanes; any count.
-inline __m256i first_lanes(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 // Eight columns, or the first ones of them: how they are read and written.
 struct Whole {

@@ -5,14 +5,11 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
-
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
-}
 
 // Largest of the unsigned bytes magnitude(x).
 template <class T, class Magnitude>

@@ -10,14 +10,11 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
-
-inline __mmask16 first_words(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
-}
 
 inline void add(int32_t* to, const int32_t* from, int64_t count) {
   int64_t i = 0;
@@ -25,7 +22,7 @@ inline void add(int32_t* to, const int32_t* from, int64_t count) {
     _mm512_storeu_si512(to + i, _mm512_add_epi32(_mm512_loadu_si512(to + i), _mm512_loadu_si512(from + i)));
   }
   if (i == count) return;
-  const __mmask16 rest = first_words(count - i);
+  const __mmask16 rest = first_lanes(count - i);
   const __m512i sum =
       _mm512_add_epi32(_mm512_maskz_loadu_epi32(rest, to + i), _mm512_maskz_loadu_epi32(rest, from + i));
   _mm512_mask_storeu_epi32(to + i, rest, sum);

@@ -10,16 +10,13 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
 
 constexpr int64_t kColumns = 32;
-
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1u << count) - 1);
-}
 
 bool fits_int16(const int32_t* x, int64_t rows, int64_t cols, int64_t row, int64_t col = 1) {
   for (int64_t r = 0; r < rows; ++r) {

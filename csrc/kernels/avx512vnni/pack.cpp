@@ -13,6 +13,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
@@ -24,10 +25,6 @@ inline int64_t at_most(int64_t value, int64_t most) {
 
 inline int64_t padded(int64_t k) {
   return (k + kDepth - 1) / kDepth * kDepth;
-}
-
-inline __mmask32 first_columns(int64_t count) {
-  return count >= kPanel ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
 }
 
 // Four k of 32 columns: columns 0-15 and 16-31, [column][4].
@@ -93,7 +90,7 @@ inline void transpose(__m512i (&v)[16]) {
 
 // `count` rows of up to 32 bytes, `stride` apart, become `lines` rows of padded(count) bytes, `out_row` apart.
 inline void turn_rows(const uint8_t* src, int64_t stride, int64_t count, int64_t lines, uint8_t* out, int64_t out_row) {
-  const __mmask32 columns = first_columns(lines);
+  const __mmask32 columns = first_of_32(lines);
   for (int64_t i = 0; i < count; i += 64) {
     const int64_t groups = at_most((count - i + kDepth - 1) / kDepth, 16);
     const auto stored = static_cast<__mmask16>((1u << groups) - 1);
@@ -142,7 +139,7 @@ struct PanelSource {
   bool gathers;
 
   PanelSource(const uint8_t* first, int64_t k_step, int64_t n_step, int64_t count)
-      : src(first), k_stride(k_step), n_stride(n_step), columns(at_most(count, kPanel)), mask(first_columns(count)) {
+      : src(first), k_stride(k_step), n_stride(n_step), columns(at_most(count, kPanel)), mask(first_of_32(count)) {
     gathers = k_stride == 1 && n_stride < (int64_t{1} << 27);
     index = _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int32_t>(n_stride)),
                                _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));

@@ -11,14 +11,11 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
 namespace {
-
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
-}
 
 inline __m512 load(const float* x, __mmask16 lanes) {
   return _mm512_maskz_loadu_ps(lanes, x);

@@ -10,6 +10,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
@@ -69,17 +70,13 @@ inline Lanes whole(const float* low, const float* high, int64_t i, __mmask16 lan
                        _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, high + i), all(256.0f)));
 }
 
-inline __mmask16 lanes_of(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1u << count) - 1);
-}
-
 }  // namespace
 
 void lstm_cell_f32(const float* low, const float* high, const float* part, int64_t rows, int64_t hidden, float* cell,
                    float* state) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < hidden; j += 16) {
-      const __mmask16 lanes = lanes_of(hidden - j);
+      const __mmask16 lanes = first_lanes(hidden - j);
       const auto gate = [&](int64_t which) {
         const int64_t i = (4 * r + which) * hidden + j;
         return _mm512_add_ps(whole(low, high, i, lanes), _mm512_maskz_loadu_ps(lanes, part + i));
@@ -97,7 +94,7 @@ void gru_cell_f32(const float* low, const float* high, const float* bias, const 
                   int64_t hidden, const float* state, float* out) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < hidden; j += 16) {
-      const __mmask16 lanes = lanes_of(hidden - j);
+      const __mmask16 lanes = first_lanes(hidden - j);
       const auto of_input = [&](int64_t which) {
         return _mm512_maskz_loadu_ps(lanes, part + (3 * r + which) * hidden + j);
       };

@@ -5,6 +5,7 @@
 
 #include "csrc/core/types.h"
 #include "csrc/kernels/avx512vnni/kernels.h"
+#include "csrc/kernels/avx512vnni/lanes.h"
 
 namespace quintil::kernels::avx512vnni {
 
@@ -28,7 +29,7 @@ void sum_rows_f32(const float* x, int64_t rows, int64_t cols, int64_t ld, float*
     for (int i = 0; i < 4; ++i) _mm512_storeu_ps(out + c + 16 * i, sum[i]);
   }
   for (; c < cols; c += 16) {
-    const __mmask16 lanes = static_cast<__mmask16>(cols - c >= 16 ? 0xFFFF : (1u << (cols - c)) - 1);
+    const __mmask16 lanes = first_lanes(cols - c);
     __m512 sum = _mm512_setzero_ps();
     for (int64_t r = 0; r < rows; ++r) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, x + r * ld + c));
     _mm512_mask_storeu_ps(out + c, lanes, sum);
