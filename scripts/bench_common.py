@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import quintil
 import torch
+from quintil.continual.rundir import processor
 
 Call = Callable[[], object]
 WARM_UP = 3
@@ -50,14 +50,11 @@ def ratios(ours: Sequence[float], other: Sequence[float]) -> dict[str, float]:
 
 def machine() -> dict[str, str]:
     """CPU, instruction set, versions, revision, and how busy the machine was."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
-        "cpu": names[0] if names else platform.processor(), "cores": str(len(names)), "isa": quintil.active_isa(),
-        "amx": "yes" if "amx_int8" in flags else "no", "oneDNN limit": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
+        "cpu": processor(), "cores": str(os.cpu_count()), "isa": quintil.active_isa(),
+        "amx": "yes" if "amx" in quintil.runnable_isas() else "no", "oneDNN limit": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
         "torch": torch.__version__, "quintil": quintil.__version__, "commit": commit.stdout.strip() or "unknown",
         "load": f"{os.getloadavg()[0]:.1f}",
     }  # fmt: skip

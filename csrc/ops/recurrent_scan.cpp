@@ -146,13 +146,18 @@ Tensor scan(const Layer& layer, bool backwards, const Tensor& state, Advance adv
   return outputs;
 }
 
+void check_cell(const Tensor& cell, const Tensor& state) {
+  check_dtype("_lstm_scan", "cell", cell, at::kFloat);
+  check_size("_lstm_scan", "cell", cell, {state.sym_size(0), state.sym_size(1)}, "state", state);
+}
+
 using LstmResult = std::tuple<Tensor, Tensor, Tensor>;
 
 LstmResult lstm_cpu(const Tensor& parts, at::IntArrayRef sizes, bool backwards, const Tensor& state, const Tensor& cell,
                     const Tensor& weight, const Tensor& lengths, const Tensor& step, bool odd) {
   const Layer layer{"_lstm_scan", 4, parts, sizes, weight, lengths, step, odd};
   layer.check(state);
-  layer.check(cell);
+  check_cell(cell, state);
   Tensor h = state.clone(at::MemoryFormat::Contiguous), c = cell.clone(at::MemoryFormat::Contiguous);
   const int64_t hidden = h.size(1);
   auto *states = h.mutable_data_ptr<float>(), *cells = c.mutable_data_ptr<float>();
@@ -168,7 +173,7 @@ LstmResult lstm_meta(const Tensor& parts, at::IntArrayRef sizes, bool, const Ten
                      const Tensor& weight, const Tensor& lengths, const Tensor& step, bool odd) {
   const Layer layer{"_lstm_scan", 4, parts, sizes, weight, lengths, step, odd};
   layer.check(state);
-  layer.check(cell);
+  check_cell(cell, state);
   return {at::empty_symint({parts.sym_size(0), state.sym_size(1)}, parts.options()),
           at::empty_symint(state.sym_sizes(), parts.options()), at::empty_symint(state.sym_sizes(), parts.options())};
 }

@@ -287,7 +287,7 @@ def scan_arguments() -> dict:
         ("sizes", [2, 3], r"_lstm_scan: expected sizes >= 0 that do not grow, got \[2, 3\]"),
         ("sizes", [2, 2], r"_lstm_scan: expected state to have sizes\[0\] rows, got 3 and \[2, 2\]"),
         ("parts", torch.randn(4, 12), r"_lstm_scan: expected parts to have the size \[5, 12\], got \[4, 12\] \(state is \[3, 3\]\)"),
-        ("cell", torch.randn(3, 4), r"_lstm_scan: expected parts to have the size \[5, 16\], got \[5, 12\]"),
+        ("cell", torch.randn(3, 4), r"_lstm_scan: expected cell to have the size \[3, 3\], got \[3, 4\] \(state is \[3, 3\]\)"),
         ("weight", torch.zeros(12, 4, dtype=torch.int8), r"_lstm_scan: expected weight to have the size \[12, 3\], got"),
         ("lengths", torch.rand(3), r"_lstm_scan: expected lengths to have the size \[12\], got \[3\]"),
     ],

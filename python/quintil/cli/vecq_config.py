@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from quintil import data
 from quintil.bits import SwitchConfig
-from quintil.continual.rundir import folder_name
 from quintil.data import TensorBatches
 from quintil.models import CnnLstm, lenet5, vgg_like
 from quintil.schemes import VecQ
+
+from .stage_config import StageRun, drawn_model
 
 STAGES = ("float", "vecq", "post")
 _NO_RESULT = ("data_root", "threads", "results_dir", "exp_name", "start")
@@ -54,8 +55,8 @@ MODELS = {"lenet5": lenet5, "vgg_like": vgg_like, "cnn_lstm": TwoClassCnnLstm}
 
 
 @dataclass(frozen=True)
-class VecQRun:
-    """One run.
+class VecQRun(StageRun):
+    """One run: `StageRun`, and
 
     dataset: of `quintil.data.load`; images are scaled to what the model takes. model: one of MODELS.
     stage: 'float' trains in float32; 'vecq' with quantised forwards; 'post' quantises what was trained, and trains
@@ -64,7 +65,6 @@ class VecQRun:
     validation: test on a part of the training side instead (`quintil.data.load`).
     scheme: of the stages 'vecq' and 'post'. training: of `SwitchConfig` epochs, lr and weight_decay count.
     calibration: training samples that the stage 'post' looks at where activations are quantised.
-    limit_batches: batches per epoch and of the test, 0 = all. test_every: epochs from one test to the next.
     """
 
     dataset: str = "mnist"
@@ -73,26 +73,12 @@ class VecQRun:
     scheme: VecQ = VecQ()
     training: SwitchConfig = SwitchConfig()
     batch_size: int = 128
-    seed: int = 0
     calibration: int = 2048
     validation: bool = False
-    limit_batches: int = 0
-    test_every: int = 1
-    start: str | None = None
-    data_root: str | None = None
-    threads: int | None = None
-    results_dir: str = "runs"
     exp_name: str = "vecq"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("model", tuple(MODELS)), ("stage", STAGES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"VecQRun: expected {name} to be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
-        for name in ("test_every", "calibration"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"VecQRun: expected {name} of at least 1, got {getattr(self, name)}")
+        self.check(tuple(MODELS), STAGES, ("test_every", "calibration"))
         if self.stage == "post" and self.start is None:
             raise ValueError("VecQRun: expected a checkpoint to start from in the stage post, got none")
 
@@ -120,12 +106,9 @@ class VecQRun:
 
         A float stage with a start is tuned.
         """
-        name = f"{self.dataset}_{self.model}_{self.stage}"
         if self.stage != "float":
-            name += "_".join(["", f"w{self.label}", *self.options])
-        elif self.start is not None:
-            name += "_tuned"
-        return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"
+            return self.folder_of("_".join(["", f"w{self.label}", *self.options]))
+        return self.folder_of("" if self.start is None else "_tuned")
 
     def resolved(self) -> dict[str, Any]:
         """The options that decide a result, as JSON values."""
@@ -170,8 +153,4 @@ def _scaled(loaded: data.Dataset, shape: tuple[int, ...], size: int) -> data.Dat
 def make_model(run: VecQRun, batches: TensorBatches) -> nn.Module:
     """The float network of a run, its values drawn from the seed."""
     options = {} if run.model == "cnn_lstm" else {"in_channels": batches.sample_shape[0]}
-    with torch.random.fork_rng(devices=[]):  # layers first initialise themselves from the default generator
-        torch.manual_seed(run.seed)
-        generator = torch.Generator().manual_seed(run.seed)
-        net = MODELS[run.model](batches.classes, generator=generator, **options)
-    return net.to(memory_format=torch.channels_last)
+    return drawn_model(MODELS[run.model], batches.classes, run.seed, **options)

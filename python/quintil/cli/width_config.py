@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from quintil import data
 from quintil.bits import SwitchConfig
-from quintil.continual.rundir import folder_name
 from quintil.data import PhotoBatches, TensorBatches
 from quintil.models import mobilenet_v2, preact_resnet18, preact_resnet20, preact_resnet50
 from quintil.schemes import DoubleRounding
+
+from .stage_config import StageRun, drawn_model
 
 MODELS = {
     "resnet20": preact_resnet20,
@@ -28,15 +28,13 @@ _NO_RESULT = ("data_root", "workers", "threads", "results_dir", "exp_name", "sta
 
 
 @dataclass(frozen=True)
-class WidthRun:
-    """One training run.
+class WidthRun(StageRun):
+    """One training run: `StageRun`, and
 
     dataset: of `quintil.data.load`, or "photos:DIR" for ImageNet's folders. model: one of MODELS.
     stage: 'float' trains in float32; 'multi' all layers at one width after the other; 'mixed' a super-net.
     method: a name of `quintil.bits.BASELINES`. scheme, training: what `baseline` made of them.
-    start: checkpoint of an earlier stage whose values the run starts from.
-    image_size: of photographs. limit_batches: batches per epoch and of the test, 0 = all.
-    test_every: epochs from one test to the next; the last epoch is always tested.
+    image_size: of photographs. workers: processes that read them.
     trace_images, trace_draws: of the traces that a float stage leaves behind; 0 images = none.
     """
 
@@ -46,36 +44,20 @@ class WidthRun:
     method: str = "double_rounding"
     scheme: DoubleRounding = DoubleRounding()
     training: SwitchConfig = SwitchConfig()
-    batch_size: int = 256
-    seed: int = 0
     image_size: int = 224
-    limit_batches: int = 0
-    test_every: int = 1
     trace_images: int = 1024
     trace_draws: int = 30
-    start: str | None = None
-    data_root: str | None = None
     workers: int = 0
-    threads: int | None = None
-    results_dir: str = "runs"
     exp_name: str = "widths"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("model", tuple(MODELS)), ("stage", STAGES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"WidthRun: expected {name} to be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
-        if self.test_every < 1:
-            raise ValueError(f"WidthRun: expected test_every of at least 1, got {self.test_every}")
+        self.check(tuple(MODELS), STAGES, ("test_every",))
 
     @property
     def folder(self) -> Path:
         """<results_dir>/<exp_name>/<data>_<model>_<stage>[_<method>_w<widths>]/seed<k>."""
-        name = f"{self.dataset}_{self.model}_{self.stage}"
-        if self.stage != "float":
-            name += f"_{self.method}_w{''.join(map(str, self.scheme.bits))}"
-        return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"
+        widths = "" if self.stage == "float" else f"_{self.method}_w{''.join(map(str, self.scheme.bits))}"
+        return self.folder_of(widths)
 
     def resolved(self) -> dict[str, Any]:
         """The options that decide a result, as JSON values."""
@@ -110,8 +92,4 @@ def make_batches(run: WidthRun) -> TensorBatches | PhotoBatches:
 
 def make_model(run: WidthRun, classes: int, channels: int) -> nn.Module:
     """The float network of a run, its values drawn from the seed."""
-    with torch.random.fork_rng(devices=[]):  # layers first initialise themselves from the default generator
-        torch.manual_seed(run.seed)
-        generator = torch.Generator().manual_seed(run.seed)
-        net = MODELS[run.model](classes, in_channels=channels, generator=generator)
-    return net.to(memory_format=torch.channels_last)
+    return drawn_model(MODELS[run.model], classes, run.seed, in_channels=channels)
