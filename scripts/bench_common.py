@@ -54,7 +54,8 @@ def machine() -> dict[str, str]:
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
         "cpu": processor(), "cores": str(os.cpu_count()), "isa": quintil.active_isa(),
-        "amx": "yes" if "amx" in quintil.runnable_isas() else "no", "oneDNN limit": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
+        "amx": "yes" if "amx" in quintil.runnable_isas() else "no",
+        "oneDNN limit": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
         "torch": torch.__version__, "quintil": quintil.__version__, "commit": commit.stdout.strip() or "unknown",
         "load": f"{os.getloadavg()[0]:.1f}",
     }  # fmt: skip
