@@ -17,7 +17,8 @@ from .swap import SwappedLayer, dequantize_, quantize_, swaps
 from .vecq import VecQLinear
 from .vecq_activations import VecQGELU, VecQLeakyReLU, VecQReLU, VecQReLU6, VecQSigmoid, VecQSiLU, VecQTanh
 from .vecq_convolutions import VecQConv1d, VecQConv2d, VecQConvTranspose2d
-from .vecq_recurrent import VecQGRU, VecQLSTM, VecQLSTMCell
+from .vecq_recurrent import VecQLSTMCell
+from .vecq_sequences import VecQGRU, VecQLSTM
 from .vecq_tables import VecQEmbedding, VecQEmbeddingBag
 from .widths import get_bits, set_bits
 

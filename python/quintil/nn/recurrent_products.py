@@ -12,8 +12,9 @@ What follows the sums is float32, by sums, products and quotients alone, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from quintil.nn import run_products
 from quintil.nn.half_products import fits_odd
 
 States = tuple[Tensor, ...]
+_IN_CACHE = 2**18  # numbers, 1 MiB
 _HALVES = 256 * 0.5 + 0.5
 _ONE = torch.ones([])
 
@@ -65,6 +67,39 @@ class Matrix:
 def state_step(largest: Tensor = _ONE) -> Tensor:
     """The step of states up to `largest`, 0-dim."""
     return largest / 2**15
+
+
+def in_pieces(
+    run: Callable[[Tensor, list[int], States, bool], tuple[Tensor, States]],
+    parts: Callable[[int, int], Tensor],
+    width: int,
+    sizes: list[int],
+    states: States,
+    backwards: bool,
+) -> tuple[Tensor, States]:
+    """`run` over a few time steps after the other, with the arguments and results of `scan`.
+
+    parts: first row, last row -> [rows, width]; they are made for these steps alone, so that they stay in cache.
+    """
+    offsets = [0, *accumulate(sizes)]
+    pieces = list(_pieces(offsets, max(1, _IN_CACHE // max(1, width))))
+    found = []
+    for first, last in reversed(pieces) if backwards else pieces:
+        rows = sizes[first]  # sequences that have not ended; backwards, that have begun
+        own = tuple(state[:rows] for state in states)
+        outputs, ends = run(parts(offsets[first], offsets[last]), sizes[first:last], own, backwards)
+        states = tuple(torch.cat([end, state[rows:]]) for end, state in zip(ends, states))
+        found.append(outputs)
+    return torch.cat(found[::-1] if backwards else found), states
+
+
+def _pieces(offsets: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """First and last time step, exclusive, of runs of at most so many rows, or of a single step."""
+    first = 0
+    for last in range(1, len(offsets)):
+        if last == len(offsets) - 1 or offsets[last + 1] - offsets[first] > most:
+            yield first, last
+            first = last
 
 
 def scan(
