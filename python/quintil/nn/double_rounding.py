@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from quintil import _library  # noqa: F401  (registers the ops)
 from quintil.nn.geometry import even_padding
+from quintil.nn.kept import state_of
 from quintil.nn.quantizers import InputQuantizer, WeightQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import DoubleRounding
@@ -186,25 +187,24 @@ class KeptCodes:
         return KeptCodes, ()
 
     def clear(self) -> None:
-        self._key: tuple[int, ...] = ()
+        self._state: tuple[int, ...] = ()
         self._bits = 0
         self._stored: Tensor | None = None
         self._codes: tuple[Tensor, Tensor] | None = None
         self._steps: dict[int, Tensor] = {}
 
     def get(self, layer: _DoubleRoundingLayer) -> tuple[Tensor, Tensor]:
-        """The layer's codes; tensors made under inference_mode have no version, so nothing is kept of them."""
+        """The layer's codes."""
         gain = layer.output_gain
         sources = [layer.weight, *(quantizer.step for quantizer in layer.weight_quantizers.values())]
         if gain is not None:
             sources.append(gain)
-        if torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
+        state, bits = state_of(sources), layer.bits
+        if state is None:
             return layer.weight_codes()
-        key = tuple(number for t in sources for number in (t._version, t.data_ptr()))
-        bits = layer.bits
-        if key != self._key:
+        if state != self._state:
             self.clear()
-            self._key, self._stored = key, layer.stored_codes()
+            self._state, self._stored = state, layer.stored_codes()
             if self._stored is not None and self._stored.dim() == 4:  # the order in which int_conv2d reads them
                 self._stored = self._stored.contiguous(memory_format=torch.channels_last)
         if self._codes is None or bits != self._bits:

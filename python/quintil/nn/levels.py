@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -172,29 +172,6 @@ class ActivationQuantizer(nn.Module):
         """Codes and the length; (codes + 1/2) * length is `forward` in evaluation, but for NaN, which has code 0."""
         step, length = self.step_and_length()
         return torch.ops.quintil.vecq_codes(x, self.bits, step), length
-
-
-class Kept:
-    """What was made from some tensors, until one of them changes. Copies and pickles of it are empty."""
-
-    def __init__(self) -> None:
-        self._key: tuple[int, ...] = ()
-        self._value: Any = None
-
-    def __reduce__(self) -> tuple:
-        return Kept, ()
-
-    def clear(self) -> None:
-        self._key, self._value = (), None
-
-    def get(self, sources: Sequence[Tensor], make: Callable[[], Any]) -> Any:
-        """Tensors made under inference_mode have no version, so nothing is kept of them."""
-        if torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
-            return make()
-        key = tuple(number for t in sources for number in (t._version, t.data_ptr()))
-        if self._value is None or key != self._key:
-            self._key, self._value = key, make()
-        return self._value
 
 
 @torch.no_grad()

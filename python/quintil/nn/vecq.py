@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quintil.nn import half_products, run_products
-from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
+from quintil.nn.kept import Kept
+from quintil.nn.levels import ActivationQuantizer, LevelQuantizer
 from quintil.nn.swap import SwappedLayer, swaps, unsupported
 from quintil.schemes import VecQ
 

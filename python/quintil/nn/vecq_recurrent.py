@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from quintil.nn import run_products
-from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
+from quintil.nn.kept import Kept
+from quintil.nn.levels import ActivationQuantizer, LevelQuantizer
 from quintil.nn.recurrent_products import Matrix, state_step
 from quintil.nn.registry import SwappedLayer, swaps
 from quintil.nn.vecq import DEEPEST_SUM, level_sizes, run_starts, uneven_groups

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quintil.nn.levels import ActivationQuantizer, Kept, LevelQuantizer
+from quintil.nn.kept import Kept
+from quintil.nn.levels import ActivationQuantizer, LevelQuantizer
 from quintil.nn.registry import SwappedLayer, swaps
 from quintil.nn.vecq import level_sizes, uneven_groups
 from quintil.schemes import VecQ
