@@ -32,6 +32,15 @@ def fixed_random_state():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def small_cifar(monkeypatch):
+    """The loader of CIFAR-100 expects as few images as `data_trees` writes."""
+    from data_trees import CIFAR_COUNTS
+    from quintil.data import cifar100
+
+    monkeypatch.setattr(cifar100, "COUNTS", CIFAR_COUNTS)
+
+
 def assert_same(got: Tensor, want: Tensor, what: str = "result") -> None:
     """Equal with `==` (NaN equals NaN), same shape; integers of different widths may be compared."""
     assert got.shape == want.shape, f"{what}: shape {list(got.shape)}, expected {list(want.shape)}"

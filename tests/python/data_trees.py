@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
+from quintil.data import cifar100
 
 
 def real_root(*anchors: str) -> Path | None:
@@ -110,3 +115,58 @@ def cifar_parts(counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarra
         fine = generator.permutation(np.arange(count) % 100)
         parts[side] = generator.integers(0, 256, (count, 3072), dtype=np.uint8), fine, fine // 5
     return parts
+
+
+CIFAR_COUNTS = {"train": 300, "test": 100}
+CIFAR_NAMES = [f"class{label:02d}" for label in range(100)]
+
+
+def py2_string(raw):
+    return b"T" + struct.pack("<i", len(raw)) + raw
+
+
+def py2_pickle(content):
+    """The bytes Python 2's cPickle (protocol 2) writes for a dict of lists of ints or strings and a uint8 array."""
+    out = b"\x80\x02}("
+    for key, value in content.items():
+        out += py2_string(key.encode())
+        if isinstance(value, np.ndarray):
+            shape = b"".join(b"J" + struct.pack("<i", n) for n in value.shape)
+            out += b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + py2_string(b"b") + b"\x87R"
+            out += b"(K\x01" + shape + b"\x86" + b"cnumpy\ndtype\n(" + py2_string(b"u1") + b"K\x00K\x01tR"
+            out += b"(K\x03" + py2_string(b"|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
+            out += b"\x89" + py2_string(value.tobytes()) + b"tb"
+        else:
+            out += b"](" + b"".join(
+                py2_string(v.encode()) if isinstance(v, str) else b"J" + struct.pack("<i", int(v)) for v in value
+            ) + b"e"  # fmt: skip
+    return out + b"u."
+
+
+def cifar_files(layout, dump=py2_pickle):
+    parts, files = cifar_parts(CIFAR_COUNTS), {}
+    for side, (pixels, fine, coarse) in parts.items():
+        if layout == "cifar-100-binary":
+            records = np.concatenate([coarse[:, None], fine[:, None], pixels], axis=1).astype(np.uint8)
+            files[f"{side}.bin"] = records.tobytes()
+        else:
+            labels = {"fine_labels": fine.tolist(), "coarse_labels": coarse.tolist()}
+            files[side] = dump({"filenames": ["a.png"], **labels, "data": pixels})
+    if layout == "cifar-100-binary":
+        files["fine_label_names.txt"] = "\n".join(CIFAR_NAMES).encode()
+    else:
+        files["meta"] = dump({"fine_label_names": CIFAR_NAMES, "coarse_label_names": CIFAR_NAMES[:20]})
+    return files
+
+
+def cifar_archive(root, layout, files, monkeypatch, member=None):
+    path = root / f"{layout}.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, raw in files.items():
+            info = tarfile.TarInfo(f"{layout}/{name}")
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+        if member is not None:
+            archive.addfile(member)
+    monkeypatch.setitem(cifar100.ARCHIVE_MD5, layout, hashlib.md5(path.read_bytes()).hexdigest())
+    return path

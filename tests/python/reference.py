@@ -1,13 +1,13 @@
 """HDQT in plain torch and numpy: the papers' formulas, clear and slow, written apart from the C++ sources.
 
 Codes and sums are int64 tensors, floats are float32 in the written order: comparisons with the ops may use `==`.
-Convolution is a gather over taps; what layers are made of stands in `reference_codes`, and is found here too.
+Convolution is a gather over taps; what layers are made of stands in `reference_codes`, their
+options in `reference_options`, and both are found here too.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
 
 import torch
 from reference_codes import (  # noqa: F401
@@ -30,82 +30,8 @@ from reference_codes import (  # noqa: F401
     undoing_divisor,
     unpack_int4,
 )
+from reference_options import DEFAULTS, Options, paper_options  # noqa: F401
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Options:
-    """The keyword options of `hadamard_linear` and `hadamard_conv2d`, with the defaults of their schemas."""
-
-    bits: int = 4
-    accumulator_bits: int = 8
-    tile_size: int = 32
-    backward_accumulator_bits: int | None = None
-    weight_gradient_accumulator_bits: int | None = None
-    backward_tile_size: int = 32
-    accumulate: str = "tile_end"
-    overflow: str = "saturate"
-    hadamard: str = "padded"
-    hadamard_block: int = 64
-    requantize: bool = True
-    dc_row: str = "together"
-    ste: str = "identity"
-    stochastic: str = "b1g,b2a,b2g"
-    range_fraction: float = 0.975
-    conv_backward: str = "per_sample"
-    tile_order: str = "khwc"
-    exact: bool = False  # every quantiser the identity, no register: not an option of the ops
-
-    def arguments(self, conv: bool = False) -> dict:
-        """Keyword arguments for the op."""
-        left_out = {"exact"} if conv else {"exact", "conv_backward", "tile_order"}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-
-    def is_stochastic(self, site: str) -> bool:
-        return site in self.stochastic.split(",")
-
-    def backward_register(self, weight_gradient: bool = False) -> dict:
-        """The register of B1, or of B2: of the widths given, the one that names it most closely."""
-        widths = [self.accumulator_bits, self.backward_accumulator_bits]
-        widths += [self.weight_gradient_accumulator_bits] if weight_gradient else []
-        bits = [width for width in widths if width is not None][-1]
-        return dict(
-            tile_size=self.backward_tile_size,
-            accumulator_bits=bits,
-            accumulate=self.accumulate,
-            overflow=self.overflow,
-        )
-
-    def forward_register(self) -> dict:
-        return dict(
-            tile_size=self.tile_size,
-            accumulator_bits=self.accumulator_bits,
-            accumulate=self.accumulate,
-            overflow=self.overflow,
-        )
-
-
-def paper_options(accumulators: str = "collas2024", bits: int = 4, accumulator_bits: int = 8) -> Options:
-    """The authors' published arithmetic by code state: limits of the forward and B1, and of B2 [HDQT 2.6]."""
-    below_16 = accumulator_bits if accumulator_bits < 16 else 32
-    width, b2 = {
-        "uniform": (accumulator_bits, None),
-        "iclr2023": (2 * bits, None),
-        "response": (below_16, None),
-        "collas2024": (below_16, None if below_16 == accumulator_bits else accumulator_bits),
-        "head": (32, None),
-    }[accumulators]
-    return replace(
-        Options(),
-        bits=bits,
-        accumulator_bits=width,
-        weight_gradient_accumulator_bits=b2,
-        backward_tile_size=0,
-        hadamard="divisor",
-        ste="raw",
-        tile_order="chw",
-    )
-
 
 # ---- the two layers [HDQT H4, H9-H12] ----------------------------------------------------------------------
 
@@ -247,7 +173,7 @@ def straight_through(gradient: Tensor, z: Tensor, o: Options) -> Tensor:
 
 
 def hadamard_linear(
-    x: Tensor, w: Tensor, bias: Tensor | None = None, o: Options = Options(), seed: int | None = None
+    x: Tensor, w: Tensor, bias: Tensor | None = None, o: Options = DEFAULTS, seed: int | None = None
 ) -> Tensor:
     xc, sx = forward_codes(x.reshape(-1, x.size(-1)), "fa", o, seed)
     wc, sw = forward_codes(w, "fw", o, seed)
@@ -255,7 +181,7 @@ def hadamard_linear(
     return (y if bias is None else y + bias).reshape(*x.shape[:-1], w.size(0))
 
 
-def hadamard_linear_backward(x: Tensor, w: Tensor, g: Tensor, o: Options = Options(), seed: int | None = None) -> tuple:
+def hadamard_linear_backward(x: Tensor, w: Tensor, g: Tensor, o: Options = DEFAULTS, seed: int | None = None) -> tuple:
     """(dx, dw, db) for dL/dy = g."""
     rows, g = x.reshape(-1, x.size(-1)), g.reshape(-1, w.size(0))
     xc, sx = forward_codes(rows, "fa", o, seed)
@@ -327,7 +253,7 @@ def hadamard_conv2d(
     bias: Tensor | None = None,
     stride: tuple = (1, 1),
     padding: tuple = (0, 0),
-    o: Options = Options(),
+    o: Options = DEFAULTS,
     seed: int | None = None,
 ) -> Tensor:
     taps, xc, sx, wc, sw = _conv_operands(x, w, stride, padding, o, seed)
@@ -342,7 +268,7 @@ def hadamard_conv2d_backward(
     g: Tensor,
     stride: tuple = (1, 1),
     padding: tuple = (0, 0),
-    o: Options = Options(),
+    o: Options = DEFAULTS,
     seed: int | None = None,
 ) -> tuple:
     """(dx, dw, db) for dL/dy = g [N, O, oh, ow]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import quintil
 import torch
+from quintil import DoubleRounding
 from quintil.nn import HadamardConv2d, HadamardLinear
 from torch import nn
 
@@ -54,6 +55,18 @@ def trained(model: nn.Module, x: torch.Tensor, widths: tuple[int, ...] = (8, 4, 
             quintil.set_bits(model, width)
             for _ in range(3):
                 model(x)
+    return model.eval()
+
+
+def trained_with(scheme) -> nn.Module:
+    """A swapped Net in evaluation mode, after training forwards at all widths of its scheme."""
+    model = quintil.quantize_(Net(), scheme)
+    with torch.no_grad():
+        for width in getattr(scheme, "bits", ()) if isinstance(scheme, DoubleRounding) else (None,):
+            if width is not None:
+                quintil.set_bits(model, width)
+            for _ in range(2):
+                model(images())
     return model.eval()
 
 

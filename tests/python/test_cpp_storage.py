@@ -17,9 +17,8 @@ from quintil import HDQT, DoubleRounding
 from quintil.models import PreActResNet
 from quintil.models.preact import PreActBlock
 from quintil.nn.tensor_file import read_tensors, write_tensors
-from small_nets import Net, images
+from small_nets import Net, images, trained_with
 from test_cmake_package import BUILD, ROOT, TORCH, run
-from test_storage import trained
 from torch import nn
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -121,7 +120,7 @@ def test_an_architecture_is_small(tmp_path):
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_codes_of_every_size(bits, tmp_path):
     scheme, x = DoubleRounding(bits=(bits, 1), skip_ends=False), images()
-    model = trained(scheme)
+    model = trained_with(scheme)
     export(model, x, tmp_path)
     with torch.no_grad():
         assert same_bits(logits(tmp_path, bits), quintil.set_bits(model, bits)(x))
@@ -130,15 +129,15 @@ def test_codes_of_every_size(bits, tmp_path):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_folded_models(width, tmp_path):
     scheme, x = DoubleRounding(skip_ends=False), images()
-    model = quintil.set_bits(trained(scheme), {"*": width, "body.b": 6})
+    model = quintil.set_bits(trained_with(scheme), {"*": width, "body.b": 6})
     assert quintil.nn.fold_norms_(model) == ["stem.1"]
     export(model, x, tmp_path)
     with torch.no_grad():
         assert same_bits(logits(tmp_path), model(x))
         assert same_bits(logits(tmp_path, "body=2"), quintil.set_bits(model, {"body": 2})(x))
-    script(trained(scheme), tmp_path)
+    script(trained_with(scheme), tmp_path)
     assert "expected module to hold swapped layers where " in refusal(tmp_path)
-    other = quintil.set_bits(trained(scheme), 10 - width)
+    other = quintil.set_bits(trained_with(scheme), 10 - width)
     quintil.nn.fold_norms_(other)
     script(other, tmp_path)
     assert refusal(tmp_path) == (f"set_bits: expected bits to be one of {10 - width}, got {width} (layer 'stem.0')")
@@ -151,7 +150,7 @@ def test_folded_models(width, tmp_path):
 )
 def test_other_schemes(scheme, tmp_path):
     """HDQT's codes, signed and unsigned, and weights that stay float."""
-    model, x = trained(scheme), images()
+    model, x = trained_with(scheme), images()
     with torch.no_grad():
         model.head.weight.abs_()
         model.body["a"].weight.abs_()[3, 5] = -1e-6  # no code of its own, but it makes the codes signed
@@ -176,7 +175,7 @@ def changed_schemes(path: Path, change) -> None:
 )
 def test_files_from_before_a_field(scheme, later, tmp_path):
     """They mean its default, in both languages; a field that nobody knows is refused."""
-    model, x = trained(scheme), images()
+    model, x = trained_with(scheme), images()
     export(model, x, tmp_path)
     path = tmp_path / "m.safetensors"
     changed_schemes(path, lambda fields: {key: value for key, value in fields.items() if key not in later})
@@ -227,7 +226,7 @@ def test_the_readme_example(tmp_path, monkeypatch):
 
 
 def test_what_set_bits_refuses(tmp_path):
-    model, x = trained(DoubleRounding(skip_ends=False)), images()
+    model, x = trained_with(DoubleRounding(skip_ends=False)), images()
     export(model, x, tmp_path)
     for bits, message in (
         (5, "set_bits: expected bits to be one of 8, 6, 4, 2, got 5 (layer 'stem.0')"),
@@ -237,12 +236,12 @@ def test_what_set_bits_refuses(tmp_path):
                      "(layers: stem.0, block.0, body.a, body.b, head)"),
     ):  # fmt: skip
         assert refusal(tmp_path, bits) == message
-    export(trained(HDQT()), x, tmp_path)
+    export(trained_with(HDQT()), x, tmp_path)
     assert refusal(tmp_path, 4) == "set_bits: expected module to hold layers of several widths, got none"
 
 
 def test_files_that_are_damaged(tmp_path):
-    export(trained(DoubleRounding()), images(), tmp_path)
+    export(trained_with(DoubleRounding()), images(), tmp_path)
     path = tmp_path / "m.safetensors"
     whole = path.read_bytes()
     header = whole[: whole.index(b"}}") + 40]
@@ -270,7 +269,7 @@ def test_files_that_are_damaged(tmp_path):
 
 
 def test_modules_that_do_not_fit(tmp_path):
-    export(trained(DoubleRounding()), images(), tmp_path)
+    export(trained_with(DoubleRounding()), images(), tmp_path)
     path = tmp_path / "m.safetensors"
     wide, extra, bare = Net(), Net(), Net()
     wide.body["a"] = nn.Linear(80, 16)

@@ -11,9 +11,8 @@ from conftest import same_bits
 from quintil import HDQT, VecQ
 from quintil.nn.packing import pack_codes
 from quintil.nn.tensor_file import read_tensors, write_tensors
-from small_nets import Net, images
+from small_nets import Net, images, trained_with
 from test_cpp_storage import export, logits, refusal, script
-from test_storage import trained
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -95,7 +94,7 @@ def test_values_of_the_module_are_lost(tmp_path):
 
 
 def test_architectures_without_widths(tmp_path):
-    model, x = trained(HDQT()), images()
+    model, x = trained_with(HDQT()), images()
     export(model, x, tmp_path)
     scripted = quintil.nn.script(model, values=False)
     assert not hasattr(scripted, "set_bits") and not any(p.any() for p in scripted.parameters())
@@ -153,7 +152,7 @@ def test_files_that_are_not_whole(change, message, tmp_path):
 
 
 def test_codes_of_hdqt_without_a_scale(tmp_path):
-    export(trained(HDQT()), images(), tmp_path)
+    export(trained_with(HDQT()), images(), tmp_path)
     rewritten(
         tmp_path / "m.safetensors", lambda _, manifest: manifest["packed"]["head"].update(parts=["codes", "peak"])
     )
