@@ -27,8 +27,11 @@ for name in baselines accumulator-sweep bit-sweep hadamard-ablation rounding-abl
   learning-rate saturation gradient-statistics rounding-bias lstm-har hold-one-out best-search best best-cifar; do
   study "$name" "study_$name"
 done
-keep dsads_ablations "$python" "$here/ablation_table.py" "$out"/study_{accumulator-sweep,hadamard,rounding,requantize}*.json \
-  "$out"/study_{dc-row,baselines,bit-sweep,learning-rate}.json
+ablations=()
+for name in accumulator-sweep hadamard-ablation rounding-ablation requantize-ablation dc-row baselines bit-sweep learning-rate; do
+  ablations+=("$out/study_$name.json")
+done
+keep dsads_ablations "$python" "$here/ablation_table.py" "${ablations[@]}"
 
 if [[ "$quick" == --quick ]]; then
   export FLOAT_EPOCHS=1 EPOCHS=1
