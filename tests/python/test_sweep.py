@@ -100,6 +100,7 @@ def start(tmp_path: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` has it ignored
     )  # fmt: skip
 
 
