@@ -83,6 +83,8 @@ def in_pieces(
     """
     offsets = [0, *accumulate(sizes)]
     pieces = list(_pieces(offsets, max(1, _IN_CACHE // max(1, width))))
+    if len(pieces) == 1:
+        return run(parts(0, offsets[-1]), sizes, states, backwards)
     found = []
     for first, last in reversed(pieces) if backwards else pieces:
         rows = sizes[first]  # sequences that have not ended; backwards, that have begun
