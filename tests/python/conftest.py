@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,8 @@ def run_python(*arguments: str, **environment: str) -> str:
     )
     assert done.returncode == 0, f"{arguments}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def heed_ctrl_c() -> None:
+    """As preexec_fn of a process: Ctrl-C works in it even where the tests run in a shell's background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,6 +6,7 @@ import torch
 from quintil import VecQ
 from quintil.nn import VecQConv1d, VecQConv2d, VecQConvTranspose2d, VecQLinear
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 ops = torch.ops.quintil
 
@@ -40,3 +41,10 @@ def started(layer: nn.Module, x: torch.Tensor, batches: int = 3) -> nn.Module:
         for _ in range(batches):
             layer(x)
     return layer.eval()
+
+
+def flat(result) -> list[torch.Tensor]:
+    """What a recurrent layer returns: the numbers of its output, then its states."""
+    output, state = result
+    output = output.data if isinstance(output, PackedSequence) else output
+    return [output, *(state if isinstance(state, tuple) else (state,))]

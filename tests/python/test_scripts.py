@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PACKAGE_ROOT, run_python
+from conftest import PACKAGE_ROOT, heed_ctrl_c, run_python
 from data_trees import hapt_tree
 from PIL import Image
 from quintil.continual import RunConfig, demo
@@ -26,7 +26,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "MPLBACKEND": "Agg
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen:
-    """A script in its own folder, with Ctrl-C working even where the tests themselves run in the background."""
+    """A script in its own folder."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
@@ -34,7 +34,7 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen:
         text=True,
         cwd=folder,
         env=ENVIRONMENT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_ctrl_c,
     )
 
 

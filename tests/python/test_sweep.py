@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import quintil
-from conftest import PACKAGE_ROOT
+from conftest import PACKAGE_ROOT, heed_ctrl_c
 from quintil.continual import RunConfig, SweepError, run, sweep
 from quintil.continual.checkpoint import digest, read_checkpoint
 from quintil.metrics import read_run
@@ -100,7 +100,7 @@ def start(tmp_path: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` has it ignored
+        preexec_fn=heed_ctrl_c,
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from conftest import assert_same
 from quintil import VecQ
 from quintil.nn import VecQGRU, VecQLSTM, VecQLSTMCell
 from quintil.nn.levels import ActivationQuantizer
+from small_vecq import flat
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 BITS = [(4, 8), (8, 8), (7, 7), (1, 4)]
 LAYERS = {
@@ -44,12 +45,6 @@ def made(kind: str, scheme: VecQ) -> tuple[nn.Module, torch.Tensor]:
     layer_class, keywords = LAYERS[kind]
     x = torch.randn(4, 9, 5) if keywords.get("batch_first") else torch.randn(9, 4, 5)
     return started(layer_class(5, 6, **keywords, scheme=scheme), x), x
-
-
-def flat(result) -> list[torch.Tensor]:
-    output, state = result
-    output = output.data if isinstance(output, PackedSequence) else output
-    return [output, *(state if isinstance(state, tuple) else (state,))]
 
 
 def values(layer: nn.Module, name: str) -> torch.Tensor | float:

@@ -6,7 +6,8 @@ from conftest import assert_same
 from quintil import VecQ
 from quintil.nn import VecQGRU, VecQLSTM, recurrent_products
 from quintil.nn.recurrent_products import in_pieces
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from small_vecq import flat
+from torch.nn.utils.rnn import pack_padded_sequence
 
 LAYERS = {
     "lstm": (VecQLSTM, dict(num_layers=2, bidirectional=True)),
@@ -14,12 +15,6 @@ LAYERS = {
     "gru": (VecQGRU, dict(num_layers=2, bidirectional=True)),
 }
 LENGTHS = [2, 9, 7, 1, 9]
-
-
-def flat(result) -> list[torch.Tensor]:
-    output, state = result
-    output = output.data if isinstance(output, PackedSequence) else output
-    return [output, *(state if isinstance(state, tuple) else (state,))]
 
 
 @pytest.mark.parametrize("kind", LAYERS)

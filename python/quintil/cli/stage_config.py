@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import torch
 from torch import nn
 
 from quintil.continual.rundir import folder_name
+from quintil.schemes import Scheme
+
+_NO_RESULT = ("data_root", "workers", "threads", "results_dir", "exp_name", "start")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class StageRun:
     dataset: str
     model: str
     stage: str
+    exp_name: str
+    scheme: Scheme
     batch_size: int = 256
     seed: int = 0
     limit_batches: int = 0
@@ -34,7 +40,6 @@ class StageRun:
     data_root: str | None = None
     threads: int | None = None
     results_dir: str = "runs"
-    exp_name: str = "runs"
 
     def check(self, models: Sequence[str], stages: Sequence[str], at_least_one: Sequence[str]) -> None:
         """ValueError for a model or stage that is not listed, and for a field below 1."""
@@ -52,6 +57,12 @@ class StageRun:
         """<results_dir>/<exp_name>/<data>_<model>_<stage><options>/seed<k>."""
         name = f"{self.dataset}_{self.model}_{self.stage}{options}"
         return Path(self.results_dir) / self.exp_name / folder_name(name) / f"seed{self.seed}"
+
+    def resolved(self) -> dict[str, Any]:
+        """The options that decide a result, as JSON values; the scheme only where the stage has one."""
+        plain = dataclasses.asdict(dataclasses.replace(self, scheme=type(self.scheme)()))
+        kept = {name: value for name, value in plain.items() if name not in _NO_RESULT}
+        return {**kept, "scheme": None if self.stage == "float" else self.scheme.to_dict()}
 
 
 def drawn_model(make: Callable[..., nn.Module], classes: int, seed: int, **options: Any) -> nn.Module:

@@ -20,7 +20,6 @@ from quintil.schemes import VecQ
 from .stage_config import StageRun, drawn_model
 
 STAGES = ("float", "vecq", "post")
-_NO_RESULT = ("data_root", "threads", "results_dir", "exp_name", "start")
 _IMAGE_SIZES = {"lenet5": 28, "vgg_like": 32}
 _IN_LABEL = ("weight_bits", "activation_bits")
 _SPELLED = {  # fields of the scheme in names of folders, others as <field>-<value>
@@ -112,11 +111,9 @@ class VecQRun(StageRun):
 
     def resolved(self) -> dict[str, Any]:
         """The options that decide a result, as JSON values."""
-        plain = dataclasses.asdict(dataclasses.replace(self, scheme=VecQ()))
-        scheme = None if self.stage == "float" else self.scheme.to_dict()
-        training = {name: plain["training"][name] for name in ("epochs", "lr", "weight_decay")}
-        kept = {name: value for name, value in plain.items() if name not in _NO_RESULT}
-        return {**kept, "scheme": scheme, "training": None if self.stage == "post" else training}
+        found = super().resolved()
+        training = {name: found["training"][name] for name in ("epochs", "lr", "weight_decay")}
+        return {**found, "training": None if self.stage == "post" else training}
 
 
 def make_batches(run: VecQRun) -> TensorBatches:

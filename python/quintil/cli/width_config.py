@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ MODELS = {
     "mobilenet_v2": mobilenet_v2,
 }
 STAGES = ("float", "multi", "mixed")
-_NO_RESULT = ("data_root", "workers", "threads", "results_dir", "exp_name", "start")
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,6 @@ class WidthRun(StageRun):
         """<results_dir>/<exp_name>/<data>_<model>_<stage>[_<method>_w<widths>]/seed<k>."""
         widths = "" if self.stage == "float" else f"_{self.method}_w{''.join(map(str, self.scheme.bits))}"
         return self.folder_of(widths)
-
-    def resolved(self) -> dict[str, Any]:
-        """The options that decide a result, as JSON values."""
-        plain = dataclasses.asdict(dataclasses.replace(self, scheme=DoubleRounding()))
-        scheme = None if self.stage == "float" else self.scheme.to_dict()
-        kept = {name: value for name, value in plain.items() if name not in _NO_RESULT}
-        return {**kept, "scheme": scheme}
 
     @classmethod
     def from_resolved(cls, values: dict[str, Any], **paths: Any) -> WidthRun:

@@ -87,11 +87,10 @@ def in_pieces(
         return run(parts(0, offsets[-1]), sizes, states, backwards)
     found = []
     for first, last in reversed(pieces) if backwards else pieces:
-        rows = sizes[first]  # sequences that have not ended; backwards, that have begun
-        own = tuple(state[:rows] for state in states)
-        outputs, ends = run(parts(offsets[first], offsets[last]), sizes[first:last], own, backwards)
-        states = tuple(torch.cat([end, state[rows:]]) for end, state in zip(ends, states))
+        own = tuple(state[: sizes[first]] for state in states)
+        outputs, own = run(parts(offsets[first], offsets[last]), sizes[first:last], own, backwards)
         found.append(outputs)
+        states = _in_place_of_first(own, states)
     return torch.cat(found[::-1] if backwards else found), states
 
 
@@ -114,22 +113,16 @@ def scan(
     """
     pieces = parts.split(list(sizes))
     found = []
-    if backwards:
-        start, states = states, tuple(state[: sizes[-1]] for state in states)
-        for piece in reversed(pieces):
-            begun = states[0].size(0)
-            if len(piece) > begun:
-                states = tuple(torch.cat([s, first[begun : len(piece)]]) for s, first in zip(states, start))
-            states = step(piece, states)
-            found.append(states[0])
-        return torch.cat(found[::-1]), states
-    ended: list[States] = []
-    for piece in pieces:
-        if len(piece) < states[0].size(0):
-            ended.append(tuple(state[len(piece) :] for state in states))
-            states = tuple(state[: len(piece)] for state in states)
-        states = step(piece, states)
-        found.append(states[0])
-    if ended:
-        states = tuple(torch.cat([last, *reversed(before)]) for last, before in zip(states, zip(*ended)))
-    return torch.cat(found), states
+    for piece in reversed(pieces) if backwards else pieces:
+        own = step(piece, tuple(state[: len(piece)] for state in states))
+        found.append(own[0])
+        states = _in_place_of_first(own, states)
+    return torch.cat(found[::-1] if backwards else found), states
+
+
+def _in_place_of_first(own: States, states: States) -> States:
+    """The states of running sequences, and behind them those of sequences that have ended or not begun."""
+    rows = own[0].size(0)
+    if rows == states[0].size(0):
+        return own
+    return tuple(torch.cat([new, state[rows:]]) for new, state in zip(own, states))
